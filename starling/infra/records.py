@@ -1,0 +1,248 @@
+"""What the store's JSON objects hold: one model an object, strict in both directions.
+
+Times are seconds since the epoch (UTC), durations seconds, money US dollars.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Base of everything that is written to a store as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json(indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        return cls.model_validate_json(data)
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+class Market(StrEnum):
+    SPOT = "spot"
+    ON_DEMAND = "on-demand"
+
+
+class Offer(Record):
+    """Something a provider can sell."""
+
+    provider: str
+    instance_type: str
+    zone: str
+    market: Market
+    price_per_hour: float
+    gpus: int = 0
+
+
+class Termination(Record):
+    """Written before any machine is released; releasing without it is illegal."""
+
+    at: float
+    reason: str
+
+
+class NodeIntent(Record):
+    """The controller's word about one node. Created before the launch call; (run, slot, generation) is the client token."""
+
+    node: str
+    run: str
+    incarnation: int
+    slot: int
+    generation: int
+    offer: Offer
+    wanted_at: float
+    """When the controller decided to launch; a bill starts here at the earliest."""
+    authorised_until: float | None
+    """The node ends itself at this time; the controller may move it. None: no limit was set."""
+    terminate: Termination | None = None
+    gone_at: float | None = None
+    """When the machine was found (or is known) to be gone; ends its bill."""
+    gone_reason: str | None = None
+
+
+class NodeState(StrEnum):
+    BOOTING = "booting"
+    """The agent runs and prepares code and data."""
+    JOINING = "joining"
+    """The supervisor runs; the node is not yet in a round."""
+    TRAINING = "training"
+    """The node is part of a round."""
+    LEAVING = "leaving"
+    """Announced to go, or told to stop: drains."""
+    ENDED = "ended"
+    """The agent's last word."""
+
+
+class NoticeKind(StrEnum):
+    INTERRUPTION = "interruption"
+    REBALANCE = "rebalance"
+
+
+class Notice(Record):
+    """A warning that a node will be taken."""
+
+    id: str
+    """Hash of the notice, so that polling again cannot make a second one."""
+    kind: NoticeKind
+    seen_at: float
+    takes_effect_at: float | None
+    """When the machine will be taken; unknown for a rebalance recommendation."""
+
+
+class Progress(Record):
+    """How far training is, as the node's local rank 0 knows it."""
+
+    at: float
+    step: int
+    """Steps completed."""
+    total_steps: int
+    epoch: int
+    """Epochs completed."""
+    round: int
+    world_size: int
+    rank: int
+    loss: float | None = None
+    step_seconds: float | None = None
+    """Recent mean duration of a step."""
+    checkpoint_step: int | None = None
+    """Newest committed step this rank knows of."""
+
+
+class NodeEnd(Record):
+    at: float
+    reason: str
+
+
+class NodeStatus(Record):
+    """The agent's word about its own node."""
+
+    node: str
+    run: str
+    state: NodeState
+    at: float
+    """Heartbeat."""
+    booted_at: float
+    address: str
+    instance_id: str
+    notice: Notice | None = None
+    progress: Progress | None = None
+    ended: NodeEnd | None = None
+    unfit: str | None = None
+    """Why this machine cannot serve the run (wrong device fingerprint, sick GPU), if it cannot."""
+
+
+class StopRequest(Record):
+    at: float
+    reason: str
+
+
+class RunRecord(Record):
+    """The run's record; every write is conditional."""
+
+    run: str
+    created_at: float
+    incarnation: int = 0
+    """Counts resumes; every incarnation has its own rendezvous and its own verdict."""
+    code_sha256: str | None = None
+    stop: StopRequest | None = None
+    """Asked for by `stop`, a limit, or the deadline; concerns the current incarnation."""
+    controller: str | None = None
+    """host:pid of the controller that wrote last; informative only."""
+    nonce: str = ""
+
+
+class RunState(StrEnum):
+    PENDING = "pending"
+    """No node trains yet (or any more), and there is no verdict."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def final(self) -> bool:
+        return self in (RunState.DONE, RunState.FAILED, RunState.STOPPED)
+
+    @property
+    def exit_code(self) -> int:
+        """What a watching command exits with once the run is in this state."""
+        return {RunState.DONE: 0, RunState.FAILED: 1, RunState.STOPPED: 3}.get(self, 0)
+
+
+class Verdict(Record):
+    """How an incarnation ended; created exactly once, by whoever is first to know."""
+
+    state: RunState
+    at: float
+    by: str
+    reason: str
+    step: int | None = None
+    traceback: str | None = None
+    result: dict[str, Any] | None = None
+    """For done: weights_sha256, state_sha256, checkpoint {uri, step}, metrics, exact."""
+
+
+class Failure(Record):
+    """One worker's own error (not a peer's loss), for the crash-loop judgement."""
+
+    at: float
+    node: str
+    rank: int
+    round: int
+    step: int
+    """Steps completed when it failed."""
+    error: str
+    """One line."""
+    traceback: str | None = None
+    fatal: bool = False
+    """True if trying again cannot help."""
+
+
+class EventKind(StrEnum):
+    RUN_CREATED = "run-created"
+    RUN_RESUMED = "run-resumed"
+    CONTROLLER_STARTED = "controller-started"
+    DECISION = "decision"
+    """The controller's reason, when it changes."""
+    NODE_WANTED = "node-wanted"
+    NODE_UP = "node-up"
+    NODE_NOTICE = "node-notice"
+    NODE_ENDED = "node-ended"
+    INTERRUPT = "interrupt"
+    """A rehearsed interruption: data {kind: notice|hard, seconds}."""
+    ROUND = "round"
+    """A round began: data {round, world_size, nodes, resume_step, last_step, redone, source}."""
+    FIRST_STEP = "first-step"
+    """The first step of a round was completed: data {round, step}."""
+    ROUND_ENDED = "round-ended"
+    """data {round, step, cause: leave|join|stop|done|peer-lost|failure, last_step}."""
+    CHECKPOINT = "checkpoint"
+    """A manifest was created: data {step, seconds, bytes, uri}."""
+    CHECKPOINT_SKIPPED = "checkpoint-skipped"
+    """A damaged checkpoint was passed over at resume: data {step}."""
+    WORKER_FAILED = "worker-failed"
+    INEXACT = "inexact"
+    STOP_REQUESTED = "stop-requested"
+    VERDICT = "verdict"
+
+
+class Event(Record):
+    """One change, with its time, subject and reason."""
+
+    at: float
+    kind: EventKind
+    subject: str
+    """The node, run or checkpoint it is about."""
+    reason: str
+    data: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Decides: spec, plan, controller, report. Never imports torch."""

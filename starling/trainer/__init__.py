@@ -1,0 +1,1 @@
+"""Learns: data, model, loop, exact reduction, checkpoints, rendezvous."""
