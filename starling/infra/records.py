@@ -52,7 +52,10 @@ class Termination(Record):
 
 
 class NodeIntent(Record):
-    """The controller's word about one node. Created before the launch call; (run, slot, generation) is the client token."""
+    """The controller's word about one node, created before the launch call.
+
+    (run, slot, generation) is the client token: a stale controller's launch repeats and never adds.
+    """
 
     node: str
     run: str
