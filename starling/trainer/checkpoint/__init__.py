@@ -1,0 +1,1 @@
+"""Checkpoints: local disk first, then the store in parallel parts, the manifest last."""

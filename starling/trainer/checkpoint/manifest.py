@@ -1,0 +1,75 @@
+"""The manifest: a checkpoint exists exactly when its manifest does, and the manifest is created once.
+
+<prefix><step>/part-<round>-<i>-of-<n>.safetensors    the i-th share of the tensors
+<prefix><step>/part-<round>-<i>-of-<n>.json           its size and SHA-256, written after it
+<prefix><step>/manifest.json                          created last; lists the parts
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starling.infra.records import Record
+from starling.infra.store.base import Store
+
+
+class Part(Record):
+    """One uploaded share of a checkpoint."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """What a committed checkpoint consists of and where it comes from."""
+
+    step: int
+    epoch: int
+    """Epochs finished at this step."""
+    epoch_end: bool
+    created_at: float
+    run: str
+    incarnation: int
+    round: int
+    world_size: int
+    parts: list[Part]
+    meta: dict[str, Any]
+    """`TrainingState.meta()`."""
+    fingerprint: dict[str, Any]
+    code_sha256: str | None
+    exact: bool
+    weights_sha256: str
+    state_sha256: str
+
+
+def manifest_key(prefix: str, step: int) -> str:
+    return f"{prefix}{step:010d}/manifest.json"
+
+
+def part_key(prefix: str, step: int, round_number: int, index: int, count: int) -> str:
+    return f"{prefix}{step:010d}/part-{round_number}-{index}-of-{count}.safetensors"
+
+
+def receipt_key(part: str) -> str:
+    """Where a part's size and checksum are announced."""
+    return part.removesuffix(".safetensors") + ".json"
+
+
+def committed_steps(store: Store, prefix: str) -> list[int]:
+    """Steps of all committed checkpoints, oldest first: the one place that says what counts as committed."""
+    pattern = re.compile(re.escape(prefix) + r"(\d{10})/manifest\.json")
+    return sorted(int(found[1]) for info in store.list(prefix) if (found := pattern.fullmatch(info.key)))
+
+
+def read_manifest(store: Store, prefix: str, step: int) -> Manifest:
+    """Raises ObjectNotFound, and ValueError if the object is not a manifest."""
+    return Manifest.from_bytes(store.get(manifest_key(prefix, step)).data)
+
+
+def delete_checkpoint(store: Store, prefix: str, step: int) -> None:
+    """The manifest goes first, so that nobody finds a checkpoint whose parts are going."""
+    store.delete(manifest_key(prefix, step))
+    for info in list(store.list(f"{prefix}{step:010d}/")):
+        store.delete(info.key)

@@ -1,0 +1,193 @@
+"""Saves states off the training thread. The order of effects, each with its reason:
+
+1. local copy on this node's disk   survivors of the next loss reload from it, whatever the store does
+2. this node's part to the store    with its checksum; all nodes upload at the same time, each its share
+3. the part's receipt               only after the part, so a receipt means a whole part
+4. the manifest, created once       by uploader 0 when every receipt is there: from now on the checkpoint exists
+5. retention                        only after the commit, so there is never less than before
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
+from starling.infra.store.base import Store
+from starling.trainer.checkpoint.files import share, write_tensors
+from starling.trainer.checkpoint.local import LocalCheckpoints
+from starling.trainer.checkpoint.manifest import (
+    Manifest,
+    Part,
+    committed_steps,
+    delete_checkpoint,
+    manifest_key,
+    part_key,
+    receipt_key,
+)
+from starling.trainer.checkpoint.retention import expendable
+from starling.trainer.state import TrainingState
+
+log = logging.getLogger(__name__)
+
+QUEUED = 2
+"""States that may wait for the disk or the network before saving blocks training; bounds memory."""
+PARTS_TIMEOUT = 600.0
+"""Seconds to wait for other nodes' parts before a checkpoint is given up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What every manifest of a round says about where it comes from."""
+
+    run: str
+    incarnation: int
+    round: int
+    world_size: int
+    steps_per_epoch: int
+    fingerprint: dict[str, Any]
+    code_sha256: str | None
+    keep: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """A checkpoint that now exists."""
+
+    manifest: Manifest
+    uri: str
+    seconds: float
+    """From the moment the state was handed over."""
+    bytes: int
+
+
+class Saver:
+    """One node's saver: `uploader` of `uploaders` equal nodes; uploader 0 commits."""
+
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        local: LocalCheckpoints,
+        scratch: Path,
+        origin: Origin,
+        *,
+        uploader: int,
+        uploaders: int,
+        on_commit: Callable[[Commit], None],
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._local = local
+        self._scratch = scratch
+        self._origin = origin
+        self._uploader = uploader
+        self._uploaders = uploaders
+        self._on_commit = on_commit
+        self._error: Exception | None = None
+        self._queue: queue.Queue[tuple[TrainingState, bool, float] | None] = queue.Queue(QUEUED)
+        self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
+        self._thread.start()
+
+    def save(self, state: TrainingState, *, upload: bool) -> None:
+        """Hand a state over; it must not change any more. Blocks only while `QUEUED` states are waiting."""
+        self._queue.put((state, upload, time.monotonic()))
+
+    def flush(self) -> Exception | None:
+        """Wait until everything handed over is saved; return what went wrong with the last state, if anything did."""
+        self._queue.join()
+        return self._error
+
+    def close(self) -> None:
+        """Flush and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            state, upload, since = item
+            try:
+                self._save(state, upload, since)
+                self._error = None
+            except (StoreError, OSError) as error:
+                # Training goes on without this checkpoint; whoever needs it asks flush().
+                log.warning("checkpoint of step %d was not saved: %s", state.step, error)
+                self._error = error
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+
+    def _save(self, state: TrainingState, upload: bool, since: float) -> None:
+        state_sha256 = state.state_sha256()
+        self._local.save(state, state_sha256)
+        if not upload:
+            return
+        self._upload_part(state)
+        if self._uploader == 0:
+            self._commit(state, state_sha256, since)
+
+    def _upload_part(self, state: TrainingState) -> None:
+        key = self._part_key(state.step, self._uploader)
+        path = self._scratch / key.rpartition("/")[2]
+        try:
+            write_tensors(share(state.tensors, self._uploader, self._uploaders), path)
+            part = Part(key=key, size=path.stat().st_size, sha256=self._store.upload(path, key))
+        finally:
+            path.unlink(missing_ok=True)
+        self._store.put(receipt_key(key), part.to_bytes())
+
+    def _commit(self, state: TrainingState, state_sha256: str, since: float) -> None:
+        origin = self._origin
+        parts = [self._await_part(state.step, index) for index in range(self._uploaders)]
+        manifest = Manifest(
+            step=state.step,
+            epoch=state.step // origin.steps_per_epoch,
+            epoch_end=state.step % origin.steps_per_epoch == 0,
+            created_at=time.time(),
+            run=origin.run,
+            incarnation=origin.incarnation,
+            round=origin.round,
+            world_size=origin.world_size,
+            parts=parts,
+            meta=state.meta(),
+            fingerprint=origin.fingerprint,
+            code_sha256=origin.code_sha256,
+            exact=state.inexact_since is None,
+            weights_sha256=state.weights_sha256(),
+            state_sha256=state_sha256,
+        )
+        key = manifest_key(self._prefix, state.step)
+        try:
+            self._store.create(key, manifest.to_bytes())
+        except ObjectExists:
+            log.info("step %d had been committed before", state.step)
+        size = sum(part.size for part in parts)
+        uri = f"{self._store.uri.rstrip('/')}/{key}"
+        self._on_commit(Commit(manifest=manifest, uri=uri, seconds=time.monotonic() - since, bytes=size))
+        self._retire()
+
+    def _await_part(self, step: int, index: int) -> Part:
+        key = receipt_key(self._part_key(step, index))
+        deadline = time.monotonic() + PARTS_TIMEOUT
+        pause = 0.02
+        while time.monotonic() < deadline:
+            try:
+                return Part.from_bytes(self._store.get(key).data)
+            except ObjectNotFound:
+                time.sleep(pause)
+                pause = min(1.0, pause * 1.5)
+        raise StoreUnavailable(f"node {index} of {self._uploaders} did not upload its part of step {step}")
+
+    def _retire(self) -> None:
+        steps = committed_steps(self._store, self._prefix)
+        for step in expendable(steps, steps_per_epoch=self._origin.steps_per_epoch, keep=self._origin.keep):
+            delete_checkpoint(self._store, self._prefix, step)
+
+    def _part_key(self, step: int, index: int) -> str:
+        return part_key(self._prefix, step, self._origin.round, index, self._uploaders)

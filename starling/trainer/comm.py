@@ -1,0 +1,146 @@
+"""The process group of one round: a few collectives, and one error for "a peer is gone".
+
+Collectives are called from the training thread only, in the same order on every rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from starling.trainer.tree import Block, finish_tree
+
+
+class PeerLost(Exception):
+    """A collective failed: some peer died, left, or timed out. The round is over; its members form a new one."""
+
+
+class Comm:
+    """What the loop needs of its peers; does nothing at world size 1."""
+
+    def __init__(self, rank: int, world_size: int, device: torch.device, backend: str) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self._device = device
+        # gloo moves CPU memory only: ranks that share one GPU stage through the host.
+        self._via_host = backend == "gloo" and device.type != "cpu"
+        self._control = dist.group.WORLD if backend == "gloo" or world_size == 1 else _control_group()
+
+    def reduce_tree(self, blocks: list[Block], shards: int) -> torch.Tensor:
+        """Finish the fixed tree over all ranks' blocks; see `tree.finish_tree`."""
+        with peer_errors():
+            return finish_tree(
+                blocks,
+                shards=shards,
+                world_size=self.world_size,
+                all_to_all=self._all_to_all,
+                all_gather=self._all_gather,
+            )
+
+    def vote(self, *ballots: int) -> list[int]:
+        """Element-wise maximum over all ranks."""
+        tensor = torch.tensor(ballots, dtype=torch.int64)
+        if self.world_size > 1:
+            with peer_errors():
+                dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._control)
+        return [int(value) for value in tensor.tolist()]
+
+    def gather_ints(self, *values: int) -> list[list[int]]:
+        """Every rank's values, in rank order."""
+        mine = torch.tensor(values, dtype=torch.int64)
+        if self.world_size == 1:
+            return [list(values)]
+        rows = [torch.empty_like(mine) for _ in range(self.world_size)]
+        with peer_errors():
+            dist.all_gather(rows, mine, group=self._control)
+        return [[int(value) for value in row.tolist()] for row in rows]
+
+    def broadcast_bytes(self, data: bytes | None, source: int) -> bytes:
+        """Send bytes from one rank to all; only the source passes them."""
+        if self.world_size == 1:
+            assert data is not None
+            return data
+        size = torch.tensor([len(data) if data is not None else 0], dtype=torch.int64)
+        with peer_errors():
+            dist.broadcast(size, source, group=self._control)
+            payload = torch.empty(int(size.item()), dtype=torch.uint8)
+            if self.rank == source:
+                assert data is not None
+                payload = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            dist.broadcast(payload, source, group=self._control)
+        return payload.numpy().tobytes()
+
+    def broadcast_tensor(self, tensor: torch.Tensor, source: int) -> None:
+        """Overwrite a CPU tensor with the source's."""
+        if self.world_size > 1 and tensor.numel():
+            with peer_errors():
+                dist.broadcast(tensor.view(-1).view(torch.uint8), source, group=self._control)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.vote(0)
+
+    def _all_to_all(
+        self, output: torch.Tensor, data: torch.Tensor, output_splits: list[int], input_splits: list[int]
+    ) -> None:
+        if not self._via_host:
+            dist.all_to_all_single(output, data, output_splits, input_splits)
+            return
+        staged = torch.empty(output.shape, dtype=output.dtype)
+        dist.all_to_all_single(staged, data.cpu(), output_splits, input_splits)
+        output.copy_(staged)
+
+    def _all_gather(self, output: torch.Tensor, data: torch.Tensor) -> None:
+        if not self._via_host:
+            dist.all_gather_into_tensor(output, data)
+            return
+        staged = torch.empty(output.shape, dtype=output.dtype)
+        dist.all_gather_into_tensor(staged, data.cpu())
+        output.copy_(staged)
+
+
+@contextlib.contextmanager
+def process_group(rank: int, world_size: int, device: torch.device, timeout: float) -> Iterator[Comm]:
+    """Join the round's process group (address and port from the environment) for the length of a `with`.
+
+    `timeout` (seconds) bounds every collective, so it must exceed the longest difference between ranks' step times.
+    """
+    if world_size == 1:
+        yield Comm(rank, world_size, device, "none")
+        return
+    own_gpu = device.type == "cuda" and torch.cuda.device_count() >= _local_world_size()
+    backend = "nccl" if own_gpu else "gloo"
+    with peer_errors():
+        dist.init_process_group(
+            backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout), init_method="env://"
+        )
+    # Not destroyed on errors: a broken group's destructors can hang, and the process is about to exit.
+    yield Comm(rank, world_size, device, backend)
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def peer_errors() -> Iterator[None]:
+    """Turn what collectives raise into PeerLost.
+
+    gloo raises bare RuntimeErrors, NCCL and the bootstrap store DistErrors (RuntimeErrors too), so the place of the
+    call, not the text of the message, decides.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(str(error).splitlines()[0]) from error
+
+
+def _control_group() -> dist.ProcessGroup | None:
+    with peer_errors():
+        return dist.new_group(backend="gloo")
+
+
+def _local_world_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

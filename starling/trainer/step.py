@@ -1,0 +1,152 @@
+"""One training step on this rank's share of the global batch, exact or plain."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from starling.trainer.comm import Comm, peer_errors
+from starling.trainer.config import Training
+from starling.trainer.determinism import named_operations
+from starling.trainer.gradients import ShardVector
+from starling.trainer.optim import build_optimizer
+from starling.trainer.seeding import seed_torch
+from starling.trainer.task import Batch, Scored, Task
+from starling.trainer.tree import TreeSum, owned_shards
+
+ShardBatch = Callable[[int, int], tuple[Batch, torch.Tensor]]
+"""(step, shard) -> its samples and their weights [b], both on the CPU; weight 0 marks the filling of a tail."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """Sums over the global batch of a step (with plain steps: over this rank's share of it)."""
+
+    loss_sum: float
+    score_sums: dict[str, float]
+    samples: float
+    """Number of samples that counted."""
+
+
+class Stepper:
+    """Owns model, optimizer and loss scale; turns global batches into updates."""
+
+    def __init__(
+        self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
+    ) -> None:
+        self.task = task
+        self.model = model
+        self.training = training
+        self.device = device
+        self.optimizer = build_optimizer(model, training.optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
+        self._comm = comm
+
+    def run(self, step: int, learning_rate: float, samples: int, shard_batch: ShardBatch) -> StepResult:
+        """Do step `step` (0-based) over `samples` counting samples; returns after the update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        sums = self._reduce_gradients(step, samples, shard_batch)
+        self.scaler.unscale_(self.optimizer)
+        if self.training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm, foreach=False)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return sums
+
+    def forward(self, batch: Batch) -> Scored:
+        """Score a batch that is on the device, under the spec's precision."""
+        with self._autocast():
+            return self.task.score(self.model, batch)
+
+    def to_device(self, batch: Batch, weights: torch.Tensor) -> tuple[Batch, torch.Tensor]:
+        return {name: t.to(self.device, non_blocking=True) for name, t in batch.items()}, weights.to(self.device)
+
+    def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
+        raise NotImplementedError
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.training.precision)
+        return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
+
+
+class ExactStepper(Stepper):
+    """Shard by shard, summed along the fixed tree: same bits at every world size."""
+
+    def __init__(
+        self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
+    ) -> None:
+        super().__init__(task, model, training, comm, device)
+        self._tree = TreeSum()
+        self._vector = ShardVector(model, comm.world_size)
+
+    def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
+        self._tree.clear()
+        shards = self.training.virtual_shards
+        with named_operations():
+            for shard in owned_shards(self._comm.rank, self._comm.world_size, shards):
+                self._one_shard(step, shard, samples, *shard_batch(step, shard))
+        root = self._comm.reduce_tree(self._tree.blocks, shards)
+        loss_sum, score_sums = self._vector.spread(root, shards)
+        return StepResult(loss_sum=loss_sum, score_sums=score_sums, samples=samples)
+
+    def _one_shard(self, step: int, shard: int, samples: int, batch: Batch, weights: torch.Tensor) -> None:
+        batch, weights = self.to_device(batch, weights)
+        vector = self._vector
+        if not self._tree.blocks:
+            vector.begin_step()
+        vector.begin_shard()
+        seed_torch(self.training.seed, "step", step, shard)
+        scored = self.forward(batch)
+        vector.take_buffers()
+        loss_sum = (scored.losses.float() * weights).sum()
+        self.scaler.scale(loss_sum / samples).backward()
+        vector.add_sums(loss_sum.detach(), {n: (s.float() * weights).sum() for n, s in scored.scores.items()})
+        self._tree.add(vector.flat, shard)
+
+
+class PlainStepper(Stepper):
+    """DistributedDataParallel over the rank's whole share; fast, reproducible at one world size only."""
+
+    def __init__(
+        self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
+    ) -> None:
+        super().__init__(task, model, training, comm, device)
+        self._parallel: torch.nn.Module = _Scoring(self)
+        if comm.world_size > 1:
+            with peer_errors():
+                # Each rank keeps its own running statistics; rank 0's are saved, and given to all at the next round.
+                self._parallel = DistributedDataParallel(self._parallel, broadcast_buffers=False)
+
+    def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
+        comm = self._comm
+        mine = owned_shards(comm.rank, comm.world_size, self.training.virtual_shards)
+        parts = [shard_batch(step, shard) for shard in mine]
+        batch = {name: torch.cat([part[name] for part, _ in parts]) for name in parts[0][0]}
+        batch, weights = self.to_device(batch, torch.cat([weights for _, weights in parts]))
+        seed_torch(self.training.seed, "step", step, mine.start)
+        self.optimizer.zero_grad()
+        scored: Scored = self._parallel(batch)
+        loss_sum = (scored.losses.float() * weights).sum()
+        # DDP averages over ranks whose shares may differ in size; the factor makes it the mean over the global batch.
+        loss = self.scaler.scale(loss_sum * comm.world_size / samples)
+        with peer_errors() if comm.world_size > 1 else contextlib.nullcontext():
+            loss.backward()
+        sums = {name: float((scores.float() * weights).sum()) for name, scores in scored.scores.items()}
+        return StepResult(loss_sum=float(loss_sum), score_sums=sums, samples=float(weights.sum()))
+
+
+class _Scoring(torch.nn.Module):
+    """Gives DDP a forward that is the task's score."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        super().__init__()
+        self.model = stepper.model
+        self._score = stepper.forward
+
+    def forward(self, batch: Batch) -> Scored:
+        return self._score(batch)

@@ -1,0 +1,82 @@
+"""What a task must offer: a model, samples, and per-sample losses. Built-in tasks and users' own are the same thing.
+
+The loop, not the task, cuts batches into virtual shards, weighs the tail of an epoch, reduces and steps. A task
+therefore returns one number *per sample*, and nothing in it may depend on the rank or the world size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from starling.infra.store import Store
+
+Batch = dict[str, torch.Tensor]
+"""Named tensors with the same leading (sample) dimension."""
+
+
+class Samples(Protocol):
+    """Random access to one split of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], *, seed: int, epoch: int | None) -> Batch:
+        """Collate these samples, on the CPU. Any augmentation is a pure function of (seed, epoch, sample index);
+        `epoch=None` means evaluation: no augmentation."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """What a model made of a batch of b samples."""
+
+    losses: torch.Tensor
+    """[b] float: the training loss of each sample; the loop minimises their mean over the global batch."""
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> [b]: further per-sample numbers whose means over a split are reported as metrics (accuracy: 0 or 1)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskContext:
+    """What a task is built from."""
+
+    options: dict[str, Any]
+    """`task.options` of the spec."""
+    model_name: str | None
+    model_options: dict[str, Any]
+    dataset: str | None
+    """`data.dataset` of the spec."""
+    store: Store
+    cache_dir: Path
+    """Node-local folder, shared by all ranks of the node and kept across rounds."""
+    seed: int
+
+
+class Task(ABC):
+    """Base class of all tasks. Constructed once in every worker of every round."""
+
+    loss_name: str = "loss"
+    """What the mean of `Scored.losses` is called in metrics."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def build_model(self) -> torch.nn.Module:
+        """A freshly initialised model on the CPU, float32. The loop has seeded torch before this call."""
+
+    @abstractmethod
+    def train_samples(self) -> Samples: ...
+
+    @abstractmethod
+    def val_samples(self) -> Samples | None:
+        """Samples to evaluate after every epoch; None for no evaluation."""
+
+    @abstractmethod
+    def score(self, model: torch.nn.Module, batch: Batch) -> Scored:
+        """Run the model on a batch that is on its device."""
