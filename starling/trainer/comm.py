@@ -9,11 +9,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from starling.trainer.tree import Block, finish_tree
+
+
+# torch 2.13 renamed the collective; 2.11 and 2.12 have the old name only.
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class PeerLost(Exception):
@@ -97,10 +102,10 @@ class Comm:
 
     def _all_gather(self, output: torch.Tensor, data: torch.Tensor) -> None:
         if not self._via_host:
-            dist.all_gather_into_tensor(output, data)
+            all_gather_single(output, data)
             return
         staged = torch.empty(output.shape, dtype=output.dtype)
-        dist.all_gather_into_tensor(staged, data.cpu())
+        all_gather_single(staged, data.cpu())
         output.copy_(staged)
 
 
@@ -137,7 +142,7 @@ def peer_errors() -> Iterator[None]:
         raise PeerLost(str(error).splitlines()[0]) from error
 
 
-def _control_group() -> dist.ProcessGroup | None:
+def _control_group() -> Any:
     with peer_errors():
         return dist.new_group(backend="gloo")
 

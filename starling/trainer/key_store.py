@@ -17,7 +17,7 @@ POLL = 0.05
 """Seconds between two looks for a key that is awaited."""
 
 
-class KeyStore(dist.Store):
+class KeyStore(dist.Store):  # type: ignore[misc,name-defined]  # torch does not type its C++ base class
     """Every key is one object; blocking calls poll. Values are opaque bytes and never unpickled."""
 
     def __init__(self, store: Store, prefix: str, timeout: timedelta = timedelta(seconds=300)) -> None:

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from torch.distributed import PrefixStore
+import torch.distributed as dist
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
+    RendezvousError,
     RendezvousHandler,
     RendezvousInfo,
     RendezvousParameters,
@@ -57,17 +58,32 @@ class Settings:
     missed_beats: int = 3
 
 
+class RendezvousCancelled(RendezvousError):
+    """This node was asked to go before a round formed."""
+
+
 class StoreRendezvous(RendezvousHandler):
     """One node's handle on the group. `next_rendezvous` is called from one thread."""
 
-    def __init__(self, store: Store, prefix: str, run_id: str, address: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        run_id: str,
+        address: str,
+        settings: Settings,
+        *,
+        label: str = "",
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
         self._prefix = prefix.rstrip("/")
         self._run_id = run_id
         self._settings = settings
+        self._cancelled = cancelled
         member_id = f"{address}-{secrets.token_hex(6)}"
         self._pulse = Pulse(member_id, address)
-        self._me = Member(id=member_id, address=address, master_port=0, pulse_port=self._pulse.port, seniority=-1)
+        self._me = Member(id=member_id, address=address, master_port=0, pulse_port=self._pulse.port, label=label)
         self._heartbeats = Heartbeats(settings.beat * settings.missed_beats)
         self._group = Group()
         self._round = -1
@@ -103,6 +119,7 @@ class StoreRendezvous(RendezvousHandler):
         Raises:
             RendezvousClosedError: the rendezvous was closed.
             RendezvousTimeoutError: no round formed in time.
+            RendezvousCancelled: this node was asked to go while it waited.
         """
         self._start_watching()
         self._me = replace(self._me, master_port=get_free_port())
@@ -113,7 +130,7 @@ class StoreRendezvous(RendezvousHandler):
         self._me = replace(self._me, seniority=group.members[rank].seniority)
         log.info("round %d formed: rank %d of %d", group.round, rank, len(group.members))
         leader = group.members[0]
-        keys = PrefixStore(f"{group.round}", KeyStore(self._store, f"{self._prefix}/keys"))
+        keys = dist.PrefixStore(f"{group.round}", KeyStore(self._store, f"{self._prefix}/keys"))
         info = RendezvousStoreInfo(master_addr=leader.address, master_port=leader.master_port)
         return RendezvousInfo(keys, rank, len(group.members), info)
 
@@ -130,8 +147,8 @@ class StoreRendezvous(RendezvousHandler):
 
     def lost_members(self) -> frozenset[str]:
         """Members of our round that are dead, as far as this node can tell."""
-        others = {member.id for member in self._formed_members} - {self._me.id}
-        return others & (self._heartbeats.lapsed(time.monotonic()) | self._refusing)
+        dead = self._heartbeats.lapsed(time.monotonic()) | self._refusing
+        return frozenset(m.id for m in self._formed_members if m.id in dead and m.id != self._me.id)
 
     def is_closed(self) -> bool:
         return self._group.closed or self._read()[0].closed
@@ -161,6 +178,8 @@ class StoreRendezvous(RendezvousHandler):
         deadline = time.monotonic() + self._settings.join_timeout
         sufficient: tuple[int, float] | None = None
         while time.monotonic() < deadline:
+            if self._cancelled():
+                raise RendezvousCancelled(f"asked to go while waiting for a round of {self._run_id}")
             group, version = self._read()
             now = time.monotonic()
             if len(group.members) < self._settings.least or group.formed:

@@ -25,8 +25,11 @@ class Member:
     """A free port at `address`, for the training processes' store should this member become rank 0."""
     pulse_port: int
     """Answers with `id` for as long as this member lives."""
-    seniority: int = 0
-    """Order of first arrival; the most senior member is rank 0, so survivors rank before newcomers."""
+    label: str = ""
+    """What people call the node."""
+    seniority: int = -1
+    """Order of first arrival (-1: not yet known); the most senior member is rank 0, so survivors rank before
+    newcomers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,13 +35,13 @@ class TrainingState:
 
     def weights_sha256(self) -> str:
         """Over names, shapes, dtypes and bytes of parameters and buffers, in name order."""
-        return _digest(self.tensors, prefix=WEIGHTS).hexdigest()
+        return str(_digest(self.tensors, prefix=WEIGHTS).hexdigest())
 
     def state_sha256(self) -> str:
         """The same over everything, plus optimizer, schedule, scaler and step."""
         digest = _digest(self.tensors, prefix="")
         digest.update(json.dumps([self.scaler, self.schedule, self.step], sort_keys=True).encode())
-        return digest.hexdigest()
+        return str(digest.hexdigest())
 
     def meta(self) -> dict[str, Any]:
         """The JSON part."""
@@ -100,7 +100,7 @@ def _digest(tensors: dict[str, torch.Tensor], prefix: str) -> Any:
     digest = hashlib.sha256()
     for name, tensor in _in_order(tensors, prefix):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest
 
 

@@ -1,0 +1,46 @@
+"""What the node's agent and supervisor ask of the training processes: one file each, looked for at step boundaries.
+
+Never a signal: TorchElastic's SIGTERM kills after 30 s, in the middle of a step if need be. A file waits for the
+boundary, all ranks vote on it, and only then does anybody leave.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+
+class Request(IntEnum):
+    """What can be asked, in the order in which it is granted."""
+
+    STOP = 0
+    """The run ends for now: all nodes save and go."""
+    LEAVE = 1
+    """This node must go: all save, the others go on without it."""
+    JOIN = 2
+    """Newcomers wait: all save locally and form a new round with them."""
+
+
+class Control:
+    """The requests of one node for one run."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._folder = work_dir / "control"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def ask(self, request: Request, **details: Any) -> None:
+        """Make a request; asking twice changes nothing."""
+        aside = self._folder / f".{request.name.lower()}"
+        aside.write_text(json.dumps(details))
+        aside.replace(self._path(request))
+
+    def is_asked(self, request: Request) -> bool:
+        return self._path(request).exists()
+
+    def withdraw(self, request: Request) -> None:
+        self._path(request).unlink(missing_ok=True)
+
+    def _path(self, request: Request) -> Path:
+        return self._folder / request.name.lower()

@@ -1,0 +1,75 @@
+"""Whether this node computes the same bits as the run's other nodes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from starling.infra import layout
+from starling.infra.errors import ObjectExists, StarlingError
+from starling.infra.store.base import Store
+from starling.trainer.config import Job
+from starling.trainer.determinism import device_fingerprint, set_up_device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitness:
+    """The result of comparing fingerprints."""
+
+    fingerprint: dict[str, Any]
+    reason: str | None
+    """Why the node does not fit; None if it does."""
+
+
+def check_fitness(store: Store, job: Job) -> Fitness:
+    """Compare this node's fingerprint with the run's; the first node's becomes the run's.
+
+    Raises:
+        StarlingError: the device asked for is not there.
+    """
+    mine = _fingerprint_in_child(job)
+    key = layout.fingerprint(job.run)
+    try:
+        store.create(key, json.dumps(mine, sort_keys=True).encode())
+        return Fitness(fingerprint=mine, reason=None)
+    except ObjectExists:
+        return Fitness(fingerprint=mine, reason=difference(json.loads(store.get(key).data), mine))
+
+
+def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:
+    """What differs between the run's fingerprint and a node's, for people; None if nothing does."""
+    differing = sorted(key for key in theirs | mine if theirs.get(key) != mine.get(key))
+    if not differing:
+        return None
+    parts = [f"{key} is {mine.get(key)!r} here and {theirs.get(key)!r} in the run" for key in differing]
+    return "cannot compute the same bits as the run so far: " + "; ".join(parts)
+
+
+def _fingerprint_in_child(job: Job) -> dict[str, Any]:
+    """Asked in a process of its own, because looking at a GPU takes memory on it for as long as the process lives."""
+    context = multiprocessing.get_context("forkserver")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send_fingerprint, args=(sender, job.training.device, job.training.threads_per_rank))
+    child.start()
+    sender.close()
+    try:
+        answer: dict[str, Any] = json.loads(receiver.recv_bytes())
+    except EOFError as error:
+        raise StarlingError("the device check died; see the log") from error
+    finally:
+        child.join()
+    if "error" in answer:
+        raise StarlingError(answer["error"])
+    return answer
+
+
+def _send_fingerprint(sender: Connection, choice: str, threads: int) -> None:
+    try:
+        device = set_up_device(choice, exact=False, threads=threads)
+        answer = device_fingerprint(device, threads)
+    except StarlingError as error:
+        answer = {"error": str(error)}
+    sender.send_bytes(json.dumps(answer).encode())

@@ -1,0 +1,275 @@
+"""One training process of one round. Started by the supervisor; parse, build, train, report, end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from starling.infra import layout
+from starling.infra.errors import UsageError
+from starling.infra.processes import die_with_parent
+from starling.infra.records import Failure
+from starling.infra.store import Store, open_store
+from starling.trainer.announce import Announcer, announce_done
+from starling.trainer.checkpoint.local import LocalCheckpoints
+from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
+from starling.trainer.checkpoint.saver import Commit, Origin, Saver
+from starling.trainer.comm import Comm, PeerLost, process_group
+from starling.trainer.config import Job
+from starling.trainer.control import Control
+from starling.trainer.data.order import steps_per_epoch
+from starling.trainer.determinism import NotDeterministic, device_fingerprint, set_up_device
+from starling.trainer.loop import Loop, Outcome
+from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
+from starling.trainer.resume import Resumed, find_state
+from starling.trainer.round import RoundInfo
+from starling.trainer.seeding import seed_torch
+from starling.trainer.state import restore
+from starling.trainer.step import ExactStepper, PlainStepper, Stepper
+from starling.trainer.task import Task, TaskContext
+from starling.trainer.tasks.loading import load_task
+
+log = logging.getLogger(__name__)
+
+EXIT_PEER_LOST = 75
+"""A peer is gone: not this process' fault."""
+EXIT_FAILED = 76
+"""Its own error; the failure is described in the node's failure file."""
+COLLECTIVE_TIMEOUT = 1800.0
+"""Seconds a collective may wait. Deaths are noticed by closed connections and by the supervisors, so this only has to
+exceed the longest step."""
+
+
+def run_worker(job_path: str) -> str:
+    """Take part in one round; returns the Outcome. Ends the process itself on any error."""
+    die_with_parent()
+    job = Job.read(Path(job_path))
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    counter = StepCounter(job.work_dir / "steps")
+    try:
+        return str(_take_part(job, rank, counter))
+    except PeerLost as error:
+        log.warning("a peer is gone, this round is over: %s", error)
+        _end(EXIT_PEER_LOST)
+    except BaseException as error:  # the boundary of the process: everything is described, nothing goes on
+        _describe_failure(job, rank, counter.read(), error)
+        _end(EXIT_FAILED)
+
+
+def failure_path(work_dir: Path, rank: int) -> Path:
+    """Where a worker describes its own error for the supervisor."""
+    return work_dir / f"failure-{rank}.json"
+
+
+def _take_part(job: Job, rank: int, counter: StepCounter) -> Outcome:
+    round_info = RoundInfo.read(job.work_dir)
+    training = job.training
+    device = set_up_device(training.device, exact=training.exact, threads=training.threads_per_rank)
+    with process_group(rank, int(os.environ["WORLD_SIZE"]), device, COLLECTIVE_TIMEOUT) as comm:
+        store = open_store(job.store_uri)
+        task = load_task(job.task, _task_context(job, store))
+        seed_torch(training.seed, "init")
+        model = task.build_model().to(device)
+        kind = ExactStepper if training.exact else PlainStepper
+        with _assembled(_Parts(job, round_info, comm, store, task, model, device, counter), kind) as loop:
+            outcome = loop.run()
+        if outcome is Outcome.DONE:
+            if comm.rank == 0:
+                _announce_done(job, store, task)
+            comm.barrier()
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a loop is put together from."""
+
+    job: Job
+    round: RoundInfo
+    comm: Comm
+    store: Store
+    task: Task
+    model: torch.nn.Module
+    device: torch.device
+    counter: StepCounter
+
+    @property
+    def leads_node(self) -> bool:
+        """Whether this rank saves and reports for its node."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> Iterator[Loop]:
+    """Resume and build the loop; close its threads at the end."""
+    job, comm, work = parts.job, parts.comm, parts.job.work_dir
+    prefix = layout.checkpoints(job.run)
+    local = LocalCheckpoints(work / "checkpoints")
+    skipped: list[tuple[int, str]] = []
+    resumed = find_state(
+        comm,
+        parts.store,
+        prefix,
+        local,
+        work,
+        last_step=parts.counter.read(),
+        on_skip=lambda step, reason: skipped.append((step, reason)),
+    )
+    stepper = kind(parts.task, parts.model, job.training, comm, parts.device)
+    train, val = parts.task.train_samples(), parts.task.val_samples()
+    announcer = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if comm.rank == 0 else None
+    saver = _saver(parts, prefix, local, steps_per_epoch(len(train), job.training.global_batch), announcer)
+    loop = Loop(
+        training=job.training,
+        checkpoint=job.checkpoint,
+        comm=comm,
+        stepper=stepper,
+        train=train,
+        val=val,
+        control=Control(work),
+        saver=saver,
+        announcer=announcer,
+        progress=None,
+        counter=parts.counter if parts.leads_node else None,
+        metrics=MetricsFile(work / "metrics.jsonl") if comm.rank == 0 else None,
+        nodes=len(parts.round.nodes),
+    )
+    _continue_from(resumed, loop, stepper)
+    _note_fitness(parts, loop, announcer)
+    if parts.leads_node:
+        loop.progress = ProgressFile(
+            work / "progress.json",
+            loop.total_steps,
+            loop.steps_per_epoch,
+            parts.round.number,
+            comm.rank,
+            comm.world_size,
+        )
+        loop.progress.update(loop.step, loss=None, checkpoint_step=None, force=True)
+    if announcer:
+        for step, reason in skipped:
+            announcer.skipped(step, reason)
+        announcer.round_began(
+            world_size=comm.world_size, resume_step=loop.step, last_step=resumed.last_step, source=resumed.source
+        )
+    if saver and resumed.source in ("peer", "store"):
+        # Were the rank that gave us the state to die now, this node could still go on from here.
+        saver.save(loop.state(), upload=False)
+    yield loop
+    if saver:
+        saver.close()
+    if announcer:
+        announcer.close()
+
+
+def _saver(
+    parts: _Parts, prefix: str, local: LocalCheckpoints, epoch_steps: int, announcer: Announcer | None
+) -> Saver | None:
+    if not parts.leads_node:
+        return None
+    job = parts.job
+    origin = Origin(
+        run=job.run,
+        incarnation=job.incarnation,
+        round=parts.round.number,
+        world_size=parts.comm.world_size,
+        steps_per_epoch=epoch_steps,
+        fingerprint=device_fingerprint(parts.device, job.training.threads_per_rank),
+        code_sha256=job.code_sha256,
+        keep=job.checkpoint.keep,
+    )
+
+    def on_commit(commit: Commit) -> None:
+        if announcer:
+            announcer.committed(commit)
+
+    return Saver(
+        parts.store,
+        prefix,
+        local,
+        job.work_dir,
+        origin,
+        uploader=parts.round.node_rank,
+        uploaders=len(parts.round.nodes),
+        on_commit=on_commit,
+    )
+
+
+def _continue_from(resumed: Resumed, loop: Loop, stepper: Stepper) -> None:
+    if resumed.state is None:
+        return
+    restore(resumed.state, stepper)
+    loop.step = resumed.state.step
+    loop.history = list(resumed.state.history)
+    loop.inexact_since = resumed.state.inexact_since
+    loop.stored_step = loop.step if resumed.stored_step == loop.step else -1
+    if loop.counter:
+        loop.counter.write(loop.step)
+
+
+def _note_fitness(parts: _Parts, loop: Loop, announcer: Announcer | None) -> None:
+    """From here on the run is inexact if any member computes on another kind of device (the user allowed it)."""
+    unfit = parts.comm.vote(int(not parts.round.fit))[0]
+    inexact = bool(unfit) or not parts.job.training.exact
+    if inexact and loop.inexact_since is None:
+        loop.inexact_since = loop.step
+        if announcer and parts.job.training.exact:
+            announcer.inexact(loop.step, "a node with another device fingerprint takes part (on_mismatch: continue)")
+
+
+def _announce_done(job: Job, store: Store, task: Task) -> None:
+    prefix = layout.checkpoints(job.run)
+    newest = max(committed_steps(store, prefix), default=None)
+    if newest is None:
+        raise UsageError("training is done, but the store took no checkpoint; see the log for the reason")
+    uri = f"{store.uri.rstrip('/')}/{manifest_key(prefix, newest)}"
+    announce_done(store, job.run, job.incarnation, read_manifest(store, prefix, newest), uri, task.loss_name)
+
+
+def _task_context(job: Job, store: Store) -> TaskContext:
+    return TaskContext(
+        options=job.task_options,
+        model_name=job.model,
+        model_options=job.model_options,
+        dataset=job.dataset,
+        store=store,
+        cache_dir=job.work_dir.parent / "cache",
+        seed=job.training.seed,
+    )
+
+
+def _describe_failure(job: Job, rank: int, step: int, error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    log.error("training failed at step %d\n%s", max(step, 0), text)
+    failure = Failure(
+        at=time.time(),
+        node=job.node,
+        rank=rank,
+        round=RoundInfo.read(job.work_dir).number,
+        step=max(step, 0),
+        error=f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
+        traceback=text,
+        # The user's input or model is wrong: the next try would fail in the same way.
+        fatal=isinstance(error, UsageError | NotDeterministic),
+    )
+    failure_path(job.work_dir, rank).write_bytes(failure.to_bytes())
+
+
+def _end(code: int) -> NoReturn:
+    """Exit without waiting for threads and destructors: a broken process group's can hang."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
