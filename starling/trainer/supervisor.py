@@ -203,6 +203,8 @@ def main() -> int:
     job_path = parser.parse_args().job
     job = Job.read(job_path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s supervisor %(levelname)s %(message)s")
+    # A lost peer is daily business here, and workers describe their own errors themselves.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     os.environ.update(_environment(job))
     _import_torch_ahead()
     try:
@@ -256,7 +258,7 @@ def _environment(job: Job) -> dict[str, str]:
 
 def _import_torch_ahead() -> None:
     """Let the forkserver import what every worker needs, while the rendezvous is under way."""
-    multiprocessing.set_forkserver_preload(["starling.trainer.worker"])
+    multiprocessing.set_forkserver_preload(["starling.trainer.forkserver_preload"])
     multiprocessing.forkserver.ensure_running()
 
 

@@ -59,6 +59,7 @@ def run_worker(job_path: str) -> str:
         level=logging.INFO, format=f"%(asctime)s rank {rank} %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     counter = StepCounter(job.work_dir / "steps")
+    log.info("started for a world of %s", os.environ["WORLD_SIZE"])
     try:
         return str(_take_part(job, rank, counter))
     except PeerLost as error:
@@ -79,6 +80,7 @@ def _take_part(job: Job, rank: int, counter: StepCounter) -> Outcome:
     training = job.training
     device = set_up_device(training.device, exact=training.exact, threads=training.threads_per_rank)
     with process_group(rank, int(os.environ["WORLD_SIZE"]), device, COLLECTIVE_TIMEOUT) as comm:
+        log.info("connected to %d peers", comm.world_size - 1)
         store = open_store(job.store_uri)
         task = load_task(job.task, _task_context(job, store))
         seed_torch(training.seed, "init")
@@ -159,6 +161,7 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
             comm.world_size,
         )
         loop.progress.update(loop.step, loss=None, checkpoint_step=None, force=True)
+    log.info("round %d: from step %d (%s)", parts.round.number, loop.step, resumed.source)
     if announcer:
         for step, reason in skipped:
             announcer.skipped(step, reason)

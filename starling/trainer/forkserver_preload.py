@@ -1,0 +1,16 @@
+"""Imported by a supervisor's forkserver, and by nothing else: the one module with an effect on import.
+
+It ties the forkserver to the supervisor and imports what every worker needs. Left to itself a forkserver would notice
+the supervisor's death, but end only after Python's finalisation, for seconds during which orphaned workers live on.
+"""
+
+import torch
+
+from starling.infra.processes import die_with_parent
+from starling.trainer import worker
+
+__all__ = ["worker"]
+
+die_with_parent()
+# The first call imports the compiler's settings, about a second's worth of modules.
+torch.use_deterministic_algorithms(False)

@@ -1,0 +1,1 @@
+"""Models that a spec can name."""

@@ -1,0 +1,97 @@
+"""Names of models -> models."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from torch import nn
+
+from starling.infra.errors import UsageError
+from starling.trainer.models.small_cnn import SmallCNN
+from starling.trainer.models.torchvision_shim import import_torchvision
+from starling.trainer.options import describe
+
+SMALL_CNN = "small-cnn"
+TORCHVISION = "torchvision/"
+
+# Their constructors would add a second output, and one of them warns about how it initialises weights.
+TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class SmallCNNOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    channels: list[PositiveInt] = Field(default=[32, 64, 64], min_length=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+def build(name: str, options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    """A freshly initialised image classifier ("small-cnn" or "torchvision/<name>") with these inputs and outputs.
+
+    `options` go to the model's constructor. UsageError for a name or an option that does not exist.
+    """
+    if name == SMALL_CNN:
+        return _small_cnn(options, num_classes=num_classes, in_channels=in_channels)
+    if name.startswith(TORCHVISION):
+        return _torchvision(name.removeprefix(TORCHVISION), options, num_classes=num_classes, in_channels=in_channels)
+    known = [SMALL_CNN, *(TORCHVISION + each for each in _torchvision_names())]
+    raise UsageError(_unknown(name, known))
+
+
+def _small_cnn(options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    try:
+        chosen = SmallCNNOptions.model_validate(options)
+    except ValidationError as error:
+        raise UsageError(describe(error, "model.options", SmallCNNOptions)) from error
+    return SmallCNN(num_classes=num_classes, in_channels=in_channels, channels=chosen.channels, dropout=chosen.dropout)
+
+
+def _torchvision(name: str, options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    names = _torchvision_names()
+    if name not in names:
+        raise UsageError(_unknown(TORCHVISION + name, [TORCHVISION + each for each in names]))
+    if fixed := sorted(options.keys() & {"weights", "num_classes"}):
+        raise UsageError(
+            f"model.options.{fixed[0]}: cannot be set; models start untrained, and the dataset tells their classes"
+        )
+    models = import_torchvision().models
+    settings = TORCHVISION_DEFAULTS.get(name, {}) | options | {"weights": None, "num_classes": num_classes}
+    try:
+        model: nn.Module = models.get_model(name, **settings)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"model.options: torchvision's {name} refuses {options}: {error}") from error
+    if in_channels != 3:
+        _replace_first_convolution(model, in_channels)
+    return model
+
+
+def _torchvision_names() -> list[str]:
+    models = import_torchvision().models
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
+def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
+    """Give a model made for colour images another number of input channels, freshly initialised."""
+    path, old = next((path, each) for path, each in model.named_modules() if isinstance(each, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        kernel_size=old.kernel_size,  # type: ignore[arg-type]  # torch declares its own attributes too widely
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    parent, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, new)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {SMALL_CNN} and {TORCHVISION}<name>"
+    return f"model: there is no model {name!r}; {hint}"

@@ -1,0 +1,1 @@
+"""Tasks that a spec can name, and the way to users' own."""
