@@ -7,6 +7,7 @@ runs/<run>/spec.yaml, spec.<k>.yaml        what incarnation k trains, immutable
 runs/<run>/verdicts/<incarnation>.json     how the incarnation ended; created once
 runs/<run>/rendezvous/<incarnation>/       group formation
 runs/<run>/fingerprint.json                the device fingerprint the run is exact on; created once
+runs/<run>/data.json                       what identifies the data the run is trained on; created once
 runs/<run>/checkpoints/<step>/             parts, then manifest.json
 runs/<run>/events|failures|metrics|logs/   append-only chunks
 data/<dataset>/                            prepared datasets
@@ -55,6 +56,10 @@ def rendezvous(run: str, incarnation: int) -> str:
 
 def fingerprint(run: str) -> str:
     return f"runs/{run}/fingerprint.json"
+
+
+def data_pin(run: str) -> str:
+    return f"runs/{run}/data.json"
 
 
 def checkpoints(run: str) -> str:

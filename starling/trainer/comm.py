@@ -16,7 +16,6 @@ import torch.distributed as dist
 
 from starling.trainer.tree import Block, finish_tree
 
-
 # torch 2.13 renamed the collective; 2.11 and 2.12 have the old name only.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch.distributed as dist
 from torch.distributed.elastic.rendezvous import (
     RendezvousClosedError,
     RendezvousError,
@@ -130,16 +129,19 @@ class StoreRendezvous(RendezvousHandler):
         self._me = replace(self._me, seniority=group.members[rank].seniority)
         log.info("round %d formed: rank %d of %d", group.round, rank, len(group.members))
         leader = group.members[0]
-        keys = dist.PrefixStore(f"{group.round}", KeyStore(self._store, f"{self._prefix}/keys"))
+        keys = KeyStore(self._store, f"{self._prefix}/keys/{group.round}")
         info = RendezvousStoreInfo(master_addr=leader.address, master_port=leader.master_port)
         return RendezvousInfo(keys, rank, len(group.members), info)
 
     def num_nodes_waiting(self) -> int:
-        """Newcomers to let in, or members that wait for us because our round is over."""
+        """How many nodes have a reason to wait for ours to come and form a new round: newcomers to let in, members
+        that have gone ahead, and members that are dead. TorchElastic restarts its workers if there are any."""
         group = self._group
         if group.round < self._round:
             return 0
-        return max(1, len(group.members)) if self.round_is_over() else len(group.waiting)
+        if self.round_is_over():
+            return max(1, len(group.members))
+        return len(group.waiting) + len(self.lost_members())
 
     def round_is_over(self) -> bool:
         """Whether some member of our round has gone on to form the next one."""

@@ -66,6 +66,10 @@ class Task(ABC):
     def __init__(self, context: TaskContext) -> None:
         self.context = context
 
+    def data_sha256(self) -> str | None:
+        """What identifies the data's content; the run refuses to go on over other data. None: nothing does."""
+        return None
+
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
         """A freshly initialised model on the CPU, float32. The loop has seeded torch before this call."""

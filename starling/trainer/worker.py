@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import NoReturn
 import torch
 
 from starling.infra import layout
-from starling.infra.errors import UsageError
+from starling.infra.errors import ObjectExists, UsageError
 from starling.infra.processes import die_with_parent
 from starling.infra.records import Failure
 from starling.infra.store import Store, open_store
@@ -83,6 +84,8 @@ def _take_part(job: Job, rank: int, counter: StepCounter) -> Outcome:
         log.info("connected to %d peers", comm.world_size - 1)
         store = open_store(job.store_uri)
         task = load_task(job.task, _task_context(job, store))
+        if comm.rank == 0:
+            _pin_data(store, job, task)
         seed_torch(training.seed, "init")
         model = task.build_model().to(device)
         kind = ExactStepper if training.exact else PlainStepper
@@ -231,6 +234,19 @@ def _note_fitness(parts: _Parts, loop: Loop, announcer: Announcer | None) -> Non
         loop.inexact_since = loop.step
         if announcer and parts.job.training.exact:
             announcer.inexact(loop.step, "a node with another device fingerprint takes part (on_mismatch: continue)")
+
+
+def _pin_data(store: Store, job: Job, task: Task) -> None:
+    """Let the first round say what the data is, and refuse any other afterwards. Raises UsageError."""
+    pin = json.dumps({"dataset": job.dataset, "content_sha256": task.data_sha256()}).encode()
+    try:
+        store.create(layout.data_pin(job.run), pin)
+    except ObjectExists as error:
+        if store.get(layout.data_pin(job.run)).data != pin:
+            raise UsageError(
+                f"data.dataset: the content of {job.dataset} has changed since the run began; "
+                "prepare it as it was, or start a new run"
+            ) from error
 
 
 def _announce_done(job: Job, store: Store, task: Task) -> None:

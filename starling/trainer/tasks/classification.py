@@ -68,6 +68,9 @@ class ClassificationTask(Task):
                 f"{self.index.image.channels} channels; give one, or one for each channel"
             )
 
+    def data_sha256(self) -> str:
+        return self.index.content_sha256
+
     def build_model(self) -> torch.nn.Module:
         return build(
             self._model_name,

@@ -1,0 +1,65 @@
+"""The rendezvous under plain torchrun, by people who use nothing else of ours: folder and S3."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from starling.infra.store import Store
+
+SCRIPT = Path(__file__).with_name("torchrun_script.py")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[Store], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(store: Store) -> subprocess.Popen[bytes]:
+        options = ["--nnodes=1:3", "--nproc-per-node=1", "--max-restarts=20", "--rdzv-backend=starling"]
+        options += [f"--rdzv-endpoint={store.uri}", "--rdzv-id=job", "--local-addr=127.0.0.1"]
+        command = [sys.executable, "-m", "torch.distributed.run", *options, str(SCRIPT), str(tmp_path)]
+        with (tmp_path / f"log-{len(started)}").open("wb") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["folder_store", "s3_store"])
+def test_nodes_join_are_killed_and_finish(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, start: Callable[[Store], subprocess.Popen[bytes]]
+) -> None:
+    store = request.getfixturevalue(kind)
+    first, second = start(store), start(store)
+    wait_for(lambda: (tmp_path / "job-2-1").exists())
+    assert (tmp_path / "job-2-0").read_text().startswith("3 ")
+    third = start(store)
+    wait_for(lambda: (tmp_path / "job-3-2").exists())
+    # The node of rank 0: with the c10d rendezvous, losing it ends the job.
+    host = int((tmp_path / "pid-0").read_text())
+    (tmp_path / "job-2-1").unlink()
+    victim = next(process for process in (first, second, third) if process.pid == host)
+    victim.kill()
+    wait_for(lambda: (tmp_path / "job-2-1").exists())
+    (tmp_path / "finish").touch()
+    others = [process for process in (first, second, third) if process is not victim]
+    assert [process.wait(60) for process in others] == [0, 0]
+    keys = [info.key for info in store.list("")]
+    assert not any(store.get(key).data.startswith(b"\x80") for key in keys), "something pickled lies in the store"

@@ -1,0 +1,172 @@
+"""An HTTP proxy on loopback that stands before a real server and makes trouble as scripted."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Trouble(Enum):
+    """What happens to a request."""
+
+    ANSWER = auto()
+    """The server never sees it; the client gets `status` and `code`."""
+    HANG = auto()
+    """Nobody answers, until the proxy ends."""
+    RESET = auto()
+    """The connection breaks before the server sees it."""
+    LOSE_ANSWER = auto()
+    """The server does it, and the connection breaks before the client hears."""
+    CUT = auto()
+    """The client gets the first half of the body."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """Troubles one kind of request, so many times."""
+
+    trouble: Trouble
+    method: str
+    times: int = 1
+    query: str = ""
+    """Part of the request's URL."""
+    status: int = 503
+    code: str = "SlowDown"
+
+
+@dataclass
+class FlakyProxy:
+    """Passes requests on to `upstream` (host, port), except the scripted ones."""
+
+    upstream: tuple[str, int]
+    endpoint_url: str = ""
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    """(method, path) of every request."""
+    _left: list[list[Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def play(self, trouble: Trouble, method: str, **more: Any) -> None:
+        """From now on; see Script."""
+        script = Script(trouble=trouble, method=method, **more)
+        with self._lock:
+            self._left.append([script, script.times])
+
+    def next_for(self, method: str, path: str) -> Script | None:
+        """Count a request; say which script hits it."""
+        with self._lock:
+            self.seen.append((method, path))
+            for entry in self._left:
+                script, left = entry
+                if left > 0 and script.method == method and script.query in path:
+                    entry[1] -= 1
+                    return script  # type: ignore[no-any-return]
+        return None
+
+    def count(self, method: str) -> int:
+        """How many requests of this method came."""
+        return sum(seen == method for seen, _ in self.seen)
+
+
+@contextmanager
+def flaky_proxy(upstream: tuple[str, int]) -> Iterator[FlakyProxy]:
+    """Run a proxy until the end of the block."""
+    proxy = FlakyProxy(upstream=upstream)
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.proxy = proxy
+    proxy.endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    proxy: FlakyProxy
+    daemon_threads = True  # idle kept-alive connections must not hold up the end
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        script = self.server.proxy.next_for(self.command, self.path)
+        trouble = script.trouble if script else None
+        if script and trouble is Trouble.ANSWER:
+            self._answer(script.status, _error_body(script.code), [("Content-Type", "application/xml")])
+        elif trouble is Trouble.HANG:
+            self.server.proxy.ended.wait()
+            self._reset()
+        elif trouble is Trouble.RESET:
+            self._reset()
+        else:
+            self._pass_on(body, trouble)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815  # the base class looks for these names
+
+    def _pass_on(self, body: bytes, trouble: Trouble | None) -> None:
+        connection = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=30)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
+        try:
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if trouble is Trouble.LOSE_ANSWER:
+            self._reset()
+            return
+        passed = [(name, value) for name, value in answer.getheaders() if name.lower() not in _BETWEEN_TWO_HOPS]
+        self._answer(
+            answer.status, content, passed, length=answer.getheader("Content-Length"), cut=trouble is Trouble.CUT
+        )
+
+    def _answer(
+        self,
+        status: int,
+        content: bytes,
+        headers: list[tuple[str, str]],
+        *,
+        length: str | None = None,
+        cut: bool = False,
+    ) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", length if self.command == "HEAD" and length else str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            self.close_connection = True
+
+    def _reset(self) -> None:
+        # Closed with unsent data discarded, the client sees "connection reset by peer".
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class' name
+        """Quiet."""
+
+
+_BETWEEN_TWO_HOPS = ("content-length", "transfer-encoding", "connection", "keep-alive")
+
+
+def _error_body(code: str) -> bytes:
+    return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>scripted</Message></Error>'.encode()

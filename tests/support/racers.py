@@ -1,0 +1,79 @@
+"""Processes that race for objects of one store, started from a clean process that has imported everything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+from typing import Any, Protocol
+
+from starling.infra.errors import ObjectExists, StoreError, VersionConflict
+from starling.infra.store import Store, open_store
+
+PATIENCE = 60.0
+
+
+class Barrier(Protocol):
+    """A threading.Barrier or one of multiprocessing."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def create_each(store: Store, racer: int, rounds: int, barrier: Barrier) -> list[int]:
+    """Try to create one object per round, all racers at the same time; return the rounds that were won."""
+    won = []
+    for number in range(rounds):
+        barrier.wait(PATIENCE)
+        try:
+            store.create(f"race/{number}", f"racer {racer}".encode())
+            won.append(number)
+        except ObjectExists:
+            continue
+    return won
+
+
+def increment(store: Store, racer: int, times: int, barrier: Barrier) -> int:
+    """Count one up in the object `counter`, `times` times; return how many attempts lost."""
+    barrier.wait(PATIENCE)
+    lost = 0
+    for number in range(times):
+        while True:
+            found = store.get("counter")
+            count = int(found.data.split()[0]) + 1
+            try:
+                store.replace("counter", f"{count} by {racer}, its {number}th".encode(), found.version)
+                break
+            except VersionConflict:
+                lost += 1
+    return lost
+
+
+def in_processes(uri: str, task: Callable[[Store, int, int, Barrier], Any], racers: int, arg: int) -> list[Any]:
+    """Run `task(store, racer, arg, barrier)` in so many processes; return the results in order of racers."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.racers", "starling.infra.store.s3"])
+    barrier, results = context.Barrier(racers), context.Queue()
+    processes = [
+        context.Process(target=_run, args=(uri, task, racer, arg, barrier, results)) for racer in range(racers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = dict(results.get(timeout=PATIENCE) for _ in processes)
+    except queue.Empty:
+        for process in processes:
+            process.kill()
+        raise
+    finally:
+        for process in processes:
+            process.join()
+        results.close()
+    return [found[racer] for racer in range(racers)]
+
+
+def _run(uri: str, task: Any, racer: int, arg: int, barrier: Barrier, results: Queue[Any]) -> None:
+    try:
+        results.put((racer, task(open_store(uri), racer, arg, barrier)))
+    except StoreError as error:
+        results.put((racer, error))
