@@ -9,8 +9,9 @@ StarlingError
 │   ├── ObjectCorrupt           the bytes are not the bytes that were written (checksum)
 │   ├── StoreAccessDenied       credentials or permissions are wrong: stop and tell the user
 │   └── StoreUnavailable        retries are used up: try later
-└── ProviderError               a machine could not be bought, listed or released
-    └── NoCapacity              this offer cannot be had now: take another offer or wait
+├── ProviderError               a machine could not be bought, listed or released
+│   └── NoCapacity              this offer cannot be had now: take another offer or wait
+└── ImdsUnavailable             the node's metadata service gave no sensible answer: ask again, report if it lasts
 """
 
 from __future__ import annotations
@@ -62,3 +63,7 @@ class ProviderError(StarlingError):
 
 class NoCapacity(ProviderError):
     """The offer cannot be had at present."""
+
+
+class ImdsUnavailable(StarlingError):
+    """The node's instance metadata service did not answer, or not sensibly."""

@@ -19,8 +19,8 @@ class Journal:
         self._run = run
         self._clock = clock or SystemClock()
 
-    def write(self, kind: EventKind, subject: str, reason: str, *, at: float | None = None, **data: Any) -> Event:
-        """Record one change; `at` defaults to now."""
+    def write(self, kind: EventKind, /, subject: str, reason: str, *, at: float | None = None, **data: Any) -> Event:
+        """Record one change; `at` defaults to now. `data` may have a key named "kind"."""
         event = Event(at=self._clock.now() if at is None else at, kind=kind, subject=subject, reason=reason, data=data)
         self._store.put(
             f"{layout.events(self._run)}{event.at * 1e6:017.0f}-{secrets.token_hex(4)}.json", event.to_bytes()

@@ -67,6 +67,8 @@ class NodeIntent(Record):
     """When the controller decided to launch; a bill starts here at the earliest."""
     authorised_until: float | None
     """The node ends itself at this time; the controller may move it. None: no limit was set."""
+    launched_at: float | None = None
+    """When the provider started the machine, once the controller has seen it; starts its bill."""
     terminate: Termination | None = None
     gone_at: float | None = None
     """When the machine was found (or is known) to be gone; ends its bill."""

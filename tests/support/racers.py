@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 from collections.abc import Callable
 from multiprocessing.queues import Queue
@@ -55,7 +56,8 @@ def in_processes(uri: str, task: Callable[[Store, int, int, Barrier], Any], race
     context.set_forkserver_preload(["tests.support.racers", "starling.infra.store.s3"])
     barrier, results = context.Barrier(racers), context.Queue()
     processes = [
-        context.Process(target=_run, args=(uri, task, racer, arg, barrier, results)) for racer in range(racers)
+        context.Process(target=_run, args=(dict(os.environ), uri, task, racer, arg, barrier, results))
+        for racer in range(racers)
     ]
     for process in processes:
         process.start()
@@ -72,7 +74,10 @@ def in_processes(uri: str, task: Callable[[Store, int, int, Barrier], Any], race
     return [found[racer] for racer in range(racers)]
 
 
-def _run(uri: str, task: Any, racer: int, arg: int, barrier: Barrier, results: Queue[Any]) -> None:
+def _run(
+    environment: dict[str, str], uri: str, task: Any, racer: int, arg: int, barrier: Barrier, results: Queue[Any]
+) -> None:
+    os.environ.update(environment)  # by itself it is what it was when the clean process started
     try:
         results.put((racer, task(open_store(uri), racer, arg, barrier)))
     except StoreError as error:

@@ -1,0 +1,5 @@
+"""`python -m starling.cli` is `starling`."""
+
+from starling.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""The verbs and their options. What they do is in the modules beside this one, imported when a verb runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="starling",
+    help="Trains models on interruptible machines as if those machines never died.",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 wrong usage or spec, 3 stopped by a limit or by `stop`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Datasets in the store.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file.", show_default=False)]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change a value of the spec.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+StoreUri = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URI",
+        help="A folder or s3://bucket/prefix; default: the spec's, $STARLING_STORE, $STARLING_HOME/store.",
+        show_default=False,
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Do not watch: print the run's id and return.")]
+ProviderName = Annotated[str | None, typer.Option("--provider", help="Instead of the spec's.", show_default=False)]
+NodeId = Annotated[str | None, typer.Option("--node", help="One node's id.", show_default=False)]
+
+
+@app.command()
+def plan(
+    spec: SpecFile,
+    override: Overrides = None,
+    provider: ProviderName = None,
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Say what `run` would do: world sizes, steps, checkpoints, price. Starts nothing."""
+    from starling.cli.starting import plan_verb
+
+    plan_verb(spec, override or [], provider, store, as_json=json)
+
+
+@app.command()
+def run(
+    spec: SpecFile,
+    override: Overrides = None,
+    provider: ProviderName = None,
+    store: StoreUri = None,
+    name: Annotated[str | None, typer.Option("--name", help="The run's id.", show_default=False)] = None,
+    detach: Detach = False,
+    json: Json = False,
+) -> None:
+    """Create a run, start it, and watch it. Ctrl-C stops watching, never the run."""
+    from starling.cli.starting import run_verb
+
+    raise typer.Exit(run_verb(spec, override or [], provider, store, name=name, detach=detach, as_json=json))
+
+
+@app.command()
+def resume(
+    run: Run, override: Overrides = None, store: StoreUri = None, detach: Detach = False, json: Json = False
+) -> None:
+    """Let a stopped or failed run go on, or start a new controller for one that is not over; then watch it."""
+    from starling.cli.starting import resume_verb
+
+    raise typer.Exit(resume_verb(run, override or [], store, detach=detach, as_json=json))
+
+
+@app.command()
+def stop(
+    run: Run,
+    store: StoreUri = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Only ask; do not wait until it has stopped.")] = False,
+    json: Json = False,
+) -> None:
+    """Have a run write a checkpoint and end; `resume` lets it go on."""
+    from starling.cli.steering import stop_verb
+
+    stop_verb(run, store, wait=not no_wait, as_json=json)
+
+
+@app.command()
+def interrupt(
+    run: Run,
+    node: Annotated[
+        str | None, typer.Option("--node", help="A node's id, or rank0; default: any that trains.", show_default=False)
+    ] = None,
+    notice: Annotated[
+        float | None,
+        typer.Option(
+            "--notice", metavar="SECONDS", min=0, help="Warn so long ahead; default: 120.", show_default=False
+        ),
+    ] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="No warning: take the machine at once.")] = False,
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Rehearse a spot interruption of one node."""
+    from starling.cli.steering import interrupt_verb
+
+    interrupt_verb(run, store, node=node, notice=notice, hard=hard, as_json=json)
+
+
+@app.command(name="list")
+def list_runs(store: StoreUri = None, json: Json = False) -> None:
+    """All runs in the store."""
+    from starling.cli.showing import list_verb
+
+    list_verb(store, as_json=json)
+
+
+@app.command()
+def status(run: Run, store: StoreUri = None, json: Json = False) -> None:
+    """Where a run is: state, step, nodes, checkpoint, cost."""
+    from starling.cli.showing import status_verb
+
+    status_verb(run, store, as_json=json)
+
+
+@app.command()
+def result(run: Run, store: StoreUri = None, json: Json = False) -> None:
+    """How a run ended: hashes, checkpoint, metrics, recoveries. Exits like the run: 0, 1 or 3."""
+    from starling.cli.showing import result_verb
+
+    raise typer.Exit(result_verb(run, store, as_json=json))
+
+
+@app.command()
+def events(run: Run, store: StoreUri = None, json: Json = False) -> None:
+    """Everything that happened to a run, with reasons."""
+    from starling.cli.showing import events_verb
+
+    events_verb(run, store, as_json=json)
+
+
+@app.command()
+def logs(
+    run: Run,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run is over.")] = False,
+    node: NodeId = None,
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """What the nodes printed."""
+    from starling.cli.logs import logs_verb
+
+    logs_verb(run, store, follow=follow, node=node, as_json=json)
+
+
+@app.command()
+def schema(json: Json = False, store: StoreUri = None) -> None:
+    """JSON Schema of the spec, for editors; JSON with or without --json."""
+    from starling.cli.output import emit
+    from starling.orchestrator.spec import schema as spec_schema
+
+    emit(spec_schema())
+
+
+@data_app.command()
+def prepare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE DEST", help="An image folder, and the dataset's name.", show_default=False),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help='"digits", or an image folder; then only DEST.', show_default=False)
+    ] = None,
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Turn an image folder, or scikit-learn's handwritten digits, into a dataset in the store."""
+    from starling.cli.datasets import prepare_verb
+
+    prepare_verb(names or [], source, store, as_json=json)

@@ -1,0 +1,100 @@
+"""`plan`, `run` and `resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starling.cli.datasets import ensure_dataset, size_now
+from starling.cli.opening import OpenRun, store_for
+from starling.cli.output import emit, money, note, say, span, table
+from starling.cli.watching import watch
+from starling.infra.store import Store
+from starling.orchestrator.launching import start_controller
+from starling.orchestrator.loading import code_folder, load_spec
+from starling.orchestrator.plan import Plan, make_plan
+from starling.orchestrator.provisioning import provider_for
+from starling.orchestrator.runs import create_run, resume_run
+from starling.orchestrator.spec import Spec
+
+
+def plan_verb(
+    spec_file: Path, overrides: list[str], provider: str | None, store_uri: str | None, *, as_json: bool
+) -> None:
+    spec, store = _open(spec_file, overrides, provider, store_uri)
+    plan = _plan(spec, size_now(spec, spec_file, store), store)
+    if as_json:
+        emit(plan.to_json())
+    else:
+        say(plan_text(plan))
+
+
+def run_verb(
+    spec_file: Path,
+    overrides: list[str],
+    provider: str | None,
+    store_uri: str | None,
+    *,
+    name: str | None,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Create, start, watch; returns the exit code. Nothing is written before everything about the input is known."""
+    spec, store = _open(spec_file, overrides, provider, store_uri)
+    plan = _plan(spec, ensure_dataset(spec, spec_file, store), store)
+    note(plan_text(plan))
+    record = create_run(store, spec, name=name, code=code_folder(spec, spec_file))
+    return _start(store, record.run, detach=detach, as_json=as_json)
+
+
+def resume_verb(run: str, overrides: list[str], store_uri: str | None, *, detach: bool, as_json: bool) -> int:
+    store = store_for(store_uri)
+    record = resume_run(store, run, overrides)
+    note(f"run {run}: incarnation {record.incarnation}")
+    return _start(store, run, detach=detach, as_json=as_json)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan for people."""
+    steps = "the number of steps is known once the data is"
+    if plan.total_steps is not None:
+        steps = f"{plan.total_steps} steps ({plan.epochs} epochs x {plan.steps_per_epoch}), {plan.samples} samples"
+    offer = plan.offer
+    bought = "nothing that fits is offered"
+    if offer is not None:
+        bought = f"{offer.provider} {offer.instance_type} in {offer.zone}, {offer.market.value}"
+        bought += f", {money(offer.price_per_hour)} an hour"
+    nodes = f"{plan.nodes_min}" if plan.nodes_min == plan.nodes_max else f"{plan.nodes_min} to {plan.nodes_max}"
+    lines = [
+        f"run of {plan.name}: {steps}",
+        f"nodes: {nodes}; each {bought}",
+        f"price: {money(plan.price_per_hour_min)} to {money(plan.price_per_hour_max)} an hour",
+        f"checkpoints: {plan.checkpoints}",
+    ]
+    if plan.most_hours is not None:
+        lines.append(f"at most {span(plan.most_hours * 3600)} with all nodes, {money(plan.most_cost)}")
+    rows = [["nodes", "ranks", "shard passes a step", "an hour"]]
+    rows += [[str(w.nodes), str(w.ranks), str(w.passes), money(w.price_per_hour)] for w in plan.useful]
+    lines += ["useful world sizes:", *(f"  {line}" for line in table(rows).splitlines())]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings)])
+
+
+def _open(spec_file: Path, overrides: list[str], provider: str | None, store_uri: str | None) -> tuple[Spec, Store]:
+    chosen = [f"provider.name={provider}"] if provider is not None else []
+    spec = load_spec(spec_file, [*overrides, *chosen])
+    return spec, store_for(store_uri, spec, spec_file)
+
+
+def _plan(spec: Spec, samples: int | None, store: Store) -> Plan:
+    provider = provider_for(spec.provider.model_dump(), store.uri)
+    return make_plan(spec, samples, provider.offers(gpus=spec.nodes.gpus_per_node, market=spec.nodes.market))
+
+
+def _start(store: Store, run: str, *, detach: bool, as_json: bool) -> int:
+    start_controller(run, store.uri)
+    if not detach:
+        return watch(OpenRun(store, run), as_json=as_json)
+    if as_json:
+        emit({"run": run, "store": store.uri})
+    else:
+        say(run)
+    return 0

@@ -1,0 +1,60 @@
+"""S3 clients: one for each process, with bounded patience."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import boto3.session
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECTIONS = 32
+"""Open at once in one process: parts in flight, and threads that do small things meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class S3Patience:
+    """How long to try. With the defaults a dead endpoint is reported after some 10 s if it refuses, 30 s if it swallows
+    packets, and 90 s if it takes requests and never answers."""
+
+    connect_timeout: float = 5.0
+    """Seconds."""
+    read_timeout: float = 20.0
+    """Seconds without a byte."""
+    attempts: int = 4
+    """In all, for each request; with exponential backoff and jitter in between."""
+
+
+class S3Clients:
+    """Makes the client when a process first needs one.
+
+    A client must not cross a fork: its idle connections would be shared with the parent, and answers go to the wrong
+    process (silently wrong bytes were seen). The parent's client is kept, unused, lest its end close a connection.
+    """
+
+    def __init__(self, *, endpoint_url: str | None, region: str | None, patience: S3Patience) -> None:
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._patience = patience
+        self._by_process: dict[int, S3Client] = {}
+
+    def get(self) -> S3Client:
+        """This process' client. Thread-safe; no lock, because a fork could copy it locked."""
+        client = self._by_process.get(os.getpid())
+        return client or self._by_process.setdefault(os.getpid(), self._make())
+
+    def _make(self) -> S3Client:
+        config = Config(
+            connect_timeout=self._patience.connect_timeout,
+            read_timeout=self._patience.read_timeout,
+            retries={"mode": "standard", "total_max_attempts": self._patience.attempts},
+            max_pool_connections=CONNECTIONS,
+            # Servers other than AWS rarely have a host name for each bucket.
+            s3={"addressing_style": "path" if self._endpoint_url else "auto"},
+        )
+        session = boto3.session.Session()  # of our own: boto3's default session is not thread-safe
+        return session.client("s3", endpoint_url=self._endpoint_url, region_name=self._region, config=config)

@@ -1,0 +1,164 @@
+"""What is known about a run at one moment: the input of every decision and of every report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from starling.infra.providers.base import Machine
+from starling.infra.records import (
+    Failure,
+    NodeIntent,
+    NodeState,
+    NodeStatus,
+    NoticeKind,
+    Offer,
+    RunRecord,
+    Verdict,
+)
+from starling.orchestrator.spec import Spec
+
+FRESH_SECONDS = 15.0
+"""A heartbeat (one every 2 s) older than this does not show a working node any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeFacts:
+    """One node: the controller's word, the agent's word, and the provider's."""
+
+    intent: NodeIntent
+    status: NodeStatus | None = None
+    machine: Machine | None = None
+    heard_at: float | None = None
+    """When this controller last saw the heartbeat move, by its own clock; None: it has not watched yet."""
+
+    @property
+    def node(self) -> str:
+        return self.intent.node
+
+    @property
+    def gone(self) -> bool:
+        """Known, and recorded, to be gone."""
+        return self.intent.gone_at is not None
+
+    @property
+    def up(self) -> bool:
+        """Its machine runs, as far as the provider knows."""
+        return self.machine is not None and self.machine.alive
+
+    @property
+    def never_seen(self) -> bool:
+        """Wanted, but nothing shows that the provider ever started it."""
+        return self.machine is None and self.status is None and self.intent.launched_at is None
+
+    @property
+    def announced(self) -> bool:
+        """It will be taken."""
+        notice = self.status.notice if self.status else None
+        return notice is not None and notice.kind is NoticeKind.INTERRUPTION
+
+    @property
+    def counts(self) -> bool:
+        """Fills its slot: works, or is on its way to, and nothing says that it will go."""
+        status = self.status
+        parting = status is not None and (
+            status.unfit is not None
+            or status.ended is not None
+            or status.state in (NodeState.LEAVING, NodeState.ENDED)
+            or self.announced
+        )
+        dead = self.machine is not None and not self.machine.alive
+        return not (self.gone or self.intent.terminate or parting or dead)
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended, if it has."""
+        if self.intent.gone_at is not None:
+            return self.intent.gone_at
+        if self.status is not None and self.status.ended is not None:
+            return self.status.ended.at
+        return self.machine.ended_at if self.machine and not self.machine.alive else None
+
+    @property
+    def billed_from(self) -> float | None:
+        """When its bill starts; None if it never started."""
+        if self.intent.launched_at is not None:
+            return self.intent.launched_at
+        if self.machine is not None and self.machine.launched_at is not None:
+            return self.machine.launched_at
+        return self.status.booted_at if self.status else None
+
+    def trains(self, now: float) -> bool:
+        """It is part of a round, and said so lately."""
+        status = self.status
+        return (
+            status is not None
+            and not self.gone
+            and status.state is NodeState.TRAINING
+            and now - status.at < FRESH_SECONDS
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """One look at a run."""
+
+    run: RunRecord
+    spec: Spec
+    verdict: Verdict | None
+    nodes: tuple[NodeFacts, ...]
+    """Every node the run ever had, by slot and generation."""
+    strays: tuple[Machine, ...] = ()
+    """Machines of this run that run without an intent."""
+    offers: tuple[Offer, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    """Of the current incarnation, oldest first."""
+    launch_after: Mapping[str, float] = field(default_factory=dict)
+    """Nodes whose launch was refused -> when to try again."""
+
+    @property
+    def current(self) -> list[NodeFacts]:
+        """Nodes of the current incarnation."""
+        return [node for node in self.nodes if node.intent.incarnation == self.run.incarnation]
+
+    @property
+    def present(self) -> list[NodeFacts]:
+        """Nodes not recorded as gone, whatever incarnation they belong to."""
+        return [node for node in self.nodes if not node.gone]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """What one node cost."""
+
+    node: str
+    offer: Offer
+    start: float | None
+    end: float | None
+    """None: it still runs."""
+    seconds: float
+    cost: float
+    """US dollars."""
+
+
+def ledger(nodes: Iterable[NodeFacts], now: float) -> list[Bill]:
+    """The bill of every node, up to now."""
+    return [_bill(node, now) for node in nodes]
+
+
+def cost(nodes: Iterable[NodeFacts], now: float) -> float:
+    """US dollars so far."""
+    return sum(bill.cost for bill in ledger(nodes, now))
+
+
+def _bill(node: NodeFacts, now: float) -> Bill:
+    start, end = node.billed_from, node.ended_at if not node.up else None
+    seconds = max(0.0, (now if end is None else end) - start) if start is not None else 0.0
+    return Bill(
+        node=node.node,
+        offer=node.intent.offer,
+        start=start,
+        end=end,
+        seconds=seconds,
+        cost=seconds / 3600 * node.intent.offer.price_per_hour,
+    )

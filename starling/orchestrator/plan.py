@@ -1,0 +1,137 @@
+"""What a run will do, worked out before anything is started. `plan` prints it, `run` does it, from the same object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from starling.infra.records import Offer
+from starling.orchestrator.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldSize:
+    """A number of nodes, and what it makes of a step."""
+
+    nodes: int
+    ranks: int
+    passes: int
+    """Shards the busiest rank works through in one step; the fewer, the faster."""
+    price_per_hour: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    name: str
+    samples: int | None
+    """Training samples; None if they are not known before the run (a task of the user's own, a missing dataset)."""
+    steps_per_epoch: int | None
+    total_steps: int | None
+    epochs: int
+    virtual_shards: int
+    useful: tuple[WorldSize, ...]
+    """Node counts up to the number of shards that each make a step shorter than every smaller one."""
+    nodes_min: int
+    nodes_max: int
+    offer: Offer | None
+    """What every node is bought as; None if the provider has nothing that fits."""
+    price_per_hour_min: float | None
+    price_per_hour_max: float | None
+    hours_by_budget: float | None
+    """How long the budget pays for nodes.max nodes."""
+    most_hours: float | None
+    """By limits.max_duration and the budget, whichever comes first."""
+    most_cost: float | None
+    """US dollars at nodes.max nodes until the first limit."""
+    checkpoints: str
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        plain = asdict(self)
+        plain["offer"] = self.offer.model_dump(mode="json") if self.offer else None
+        return plain
+
+
+def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer]) -> Plan:
+    """Pure: the plan of a spec for so many training samples and these offers, best first."""
+    offer = next(iter(offers), None)
+    price = offer.price_per_hour if offer else None
+    per_epoch = math.ceil(dataset_size / spec.training.global_batch) if dataset_size else None
+    total = per_epoch * spec.training.epochs if per_epoch else None
+    rate = price * spec.nodes.max if price is not None else None
+    paid = spec.limits.budget / rate if spec.limits.budget is not None and rate else None
+    longest = spec.limits.max_duration / 3600 if spec.limits.max_duration is not None else None
+    hours = min((limit for limit in (paid, longest) if limit is not None), default=None)
+    useful = useful_worlds(spec.training.virtual_shards, spec.nodes.ranks, price)
+    return Plan(
+        name=spec.name,
+        samples=dataset_size,
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        epochs=spec.training.epochs,
+        virtual_shards=spec.training.virtual_shards,
+        useful=useful,
+        nodes_min=spec.nodes.min,
+        nodes_max=spec.nodes.max,
+        offer=offer,
+        price_per_hour_min=price * spec.nodes.min if price is not None else None,
+        price_per_hour_max=rate,
+        hours_by_budget=paid,
+        most_hours=hours,
+        most_cost=rate * hours if rate is not None and hours is not None else None,
+        checkpoints=_checkpoints(spec, total),
+        warnings=tuple(_warnings(spec, dataset_size, offer, useful)),
+    )
+
+
+def useful_worlds(shards: int, ranks_per_node: int, price: float | None = None) -> tuple[WorldSize, ...]:
+    """Node counts where a step takes fewer passes than at every smaller count."""
+    useful: list[WorldSize] = []
+    for nodes in range(1, max(1, shards // ranks_per_node) + 1):
+        passes = math.ceil(shards / (nodes * ranks_per_node))
+        if not useful or passes < useful[-1].passes:
+            cost = price * nodes if price is not None else None
+            useful.append(WorldSize(nodes=nodes, ranks=nodes * ranks_per_node, passes=passes, price_per_hour=cost))
+    return tuple(useful)
+
+
+def _checkpoints(spec: Spec, total: int | None) -> str:
+    """In words: when, and how many where that is known."""
+    parts = [f"{spec.training.epochs} at the ends of epochs"]
+    if every := spec.checkpoint.every_steps:
+        parts.append(f"every {every} steps" + (f" ({total // every})" if total else ""))
+    if spec.checkpoint.every_minutes == "auto":
+        parts.append("in between as often as their measured cost makes worthwhile")
+    elif spec.checkpoint.every_minutes is not None:
+        parts.append(f"every {spec.checkpoint.every_minutes:g} minutes")
+    parts.append("one whenever a node is announced to go")
+    return ", ".join(parts)
+
+
+def _warnings(
+    spec: Spec, dataset_size: int | None, offer: Offer | None, useful: tuple[WorldSize, ...]
+) -> Iterable[str]:
+    counts = [world.nodes for world in useful]
+    if spec.training.exact and spec.nodes.max not in counts:
+        fits = max((count for count in counts if count < spec.nodes.max), default=1)
+        yield (
+            f"nodes.max: {spec.nodes.max} nodes are no faster than {fits}: a step takes as many passes; "
+            f"useful here: {', '.join(map(str, counts))}"
+        )
+    if dataset_size is not None and dataset_size < spec.training.global_batch:
+        yield (
+            f"training.global_batch: {spec.training.global_batch} is more than the dataset's {dataset_size} samples: "
+            "every epoch is one partial step"
+        )
+    if offer is None:
+        yield f"provider {spec.provider.name} offers nothing with {spec.nodes.gpus_per_node} GPUs for this spec now"
+    elif spec.limits.budget is not None and offer.price_per_hour == 0:
+        yield "limits.budget has no effect: these nodes cost nothing"
+    if spec.checkpoint.every_minutes is None and spec.checkpoint.every_steps is None:
+        yield "checkpoint: without every_steps and every_minutes a lost node costs up to one epoch of work"
+    if offer is not None and offer.price_per_hour > 0 and spec.limits.budget is None:
+        yield "limits.budget: none is set; the run costs whatever it takes"
+    if spec.training.exact is False:
+        yield "training.exact: false: the result depends on how many nodes there were, and when"

@@ -1,0 +1,20 @@
+"""From a spec's `provider` section to a provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starling.infra.errors import UsageError
+from starling.infra.providers.base import Provider
+
+
+def provider_for(section: dict[str, Any], store_uri: str | None = None) -> Provider:
+    """The provider of a resolved spec's `provider` section; its code is imported only now.
+
+    With `store_uri` it shows only machines that work for this store: two stores may hold runs of one name.
+    """
+    if section["name"] == "local":
+        from starling.infra.providers.local.provider import LocalProvider
+
+        return LocalProvider(price_per_hour=section["price_per_hour"], store_uri=store_uri)
+    raise UsageError(f"provider: {section['name']!r} is unknown; use local")

@@ -1,0 +1,156 @@
+"""Reads a run's records from the store; objects that have not changed are not fetched again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import yaml
+
+from starling.infra import layout
+from starling.infra.errors import ObjectNotFound, StoreError, UsageError
+from starling.infra.providers.base import Machine
+from starling.infra.records import Event, Failure, NodeIntent, NodeStatus, Record, RunRecord, Verdict
+from starling.infra.store import Store
+from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.report import View
+from starling.orchestrator.spec import Spec
+
+R = TypeVar("R", bound=Record)
+_READERS = 16
+
+
+class RunReader:
+    """Looks at one run, again and again, cheaply."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._run = run
+        self._seen: dict[str, tuple[str, bytes]] = {}
+        self._spec: tuple[int, Spec] | None = None
+
+    def record(self) -> RunRecord:
+        """Raises UsageError that names the runs there are if this one does not exist."""
+        try:
+            return RunRecord.from_bytes(self._store.get(layout.run_record(self._run)).data)
+        except ObjectNotFound:
+            raise unknown_run(self._store, self._run) from None
+
+    def spec(self, record: RunRecord) -> Spec:
+        """The spec of the record's incarnation; immutable, so read once."""
+        if self._spec is None or self._spec[0] != record.incarnation:
+            self._spec = (record.incarnation, read_spec(self._store, self._run, record.incarnation))
+        return self._spec[1]
+
+    def verdict(self, record: RunRecord) -> Verdict | None:
+        return read_verdict(self._store, self._run, record.incarnation)
+
+    def facts(self, machines: Iterable[Machine] = ()) -> Facts:
+        """Everything that the store and these machines say, without a memory of heartbeats."""
+        # Machines were listed before we read intents here: whatever has no intent now is really a stray.
+        by_node = {machine.node: machine for machine in machines}
+        record = self.record()
+        intents, statuses = self._nodes()
+        nodes = [
+            NodeFacts(intent=intent, status=statuses.get(node), machine=by_node.get(node))
+            for node, intent in intents.items()
+        ]
+        strays = [machine for node, machine in by_node.items() if machine.alive and node not in intents]
+        return Facts(
+            run=record,
+            spec=self.spec(record),
+            verdict=self.verdict(record),
+            nodes=tuple(sorted(nodes, key=lambda node: (node.intent.slot, node.intent.generation))),
+            strays=tuple(strays),
+            failures=tuple(self._failures(record)),
+        )
+
+    def events(self) -> list[Event]:
+        """All events, oldest first; those that were read before are not read again."""
+        infos = list(self._store.list(layout.events(self._run)))
+        missing = [info for info in infos if info.key not in self._seen]
+        with ThreadPoolExecutor(_READERS) as readers:
+            for info, data in zip(
+                missing, readers.map(lambda info: self._store.get(info.key).data, missing), strict=True
+            ):
+                self._seen[info.key] = (info.tag, data)
+        return sorted((Event.from_bytes(self._seen[info.key][1]) for info in infos), key=lambda event: event.at)
+
+    def manifest(self) -> tuple[str, dict[str, Any]] | None:
+        """The newest committed checkpoint: its manifest's key, and the manifest."""
+        prefix = layout.checkpoints(self._run)
+        keys = [info.key for info in self._store.list(prefix) if info.key.endswith("/manifest.json")]
+        for key in sorted(keys, reverse=True):
+            try:
+                return key, dict(json.loads(self._store.get(key).data))
+            except (ObjectNotFound, ValueError):
+                continue  # pruned since the listing, or damaged: the one before it counts
+        return None
+
+    def view(self, machines: Iterable[Machine], now: float) -> View:
+        """Everything a report needs."""
+        facts, newest = self.facts(machines), self.manifest()
+        key, manifest = newest if newest is not None else (None, None)
+        uri = object_uri(self._store.uri, key) if key is not None else None
+        return View(facts=facts, events=tuple(self.events()), manifest=manifest, checkpoint_uri=uri, now=now)
+
+    def _failures(self, record: RunRecord) -> list[Failure]:
+        found: dict[str, Failure] = {}
+        for info in self._store.list(layout.failures(self._run, record.incarnation)):
+            self._read(info.key, info.tag, Failure, info.key, found)
+        return sorted(found.values(), key=lambda failure: failure.at)
+
+    def _nodes(self) -> tuple[dict[str, NodeIntent], dict[str, NodeStatus]]:
+        intents: dict[str, NodeIntent] = {}
+        statuses: dict[str, NodeStatus] = {}
+        for info in self._store.list(layout.nodes_of(self._run)):
+            node = info.key.split("/")[1]
+            if info.key == layout.intent(node):
+                self._read(info.key, info.tag, NodeIntent, node, intents)
+            elif info.key == layout.status(node):
+                self._read(info.key, info.tag, NodeStatus, node, statuses)
+        return intents, statuses
+
+    def _read(self, key: str, tag: str, kind: type[R], name: str, into: dict[str, R]) -> None:
+        known = self._seen.get(key)
+        if known is None or known[0] != tag:
+            try:
+                known = (tag, self._store.get(key).data)
+            except ObjectNotFound:
+                return  # removed between the listing and now
+            self._seen[key] = known
+        into[name] = kind.from_bytes(known[1])
+
+
+def object_uri(store_uri: str, key: str) -> str:
+    """A key's full URI; a store's options stay behind it."""
+    place, mark, options = store_uri.partition("?")
+    return f"{place.rstrip('/')}/{key}{mark}{options}"
+
+
+def read_spec(store: Store, run: str, incarnation: int) -> Spec:
+    return Spec.model_validate(yaml.safe_load(store.get(layout.spec(run, incarnation)).data))
+
+
+def read_verdict(store: Store, run: str, incarnation: int) -> Verdict | None:
+    try:
+        return Verdict.from_bytes(store.get(layout.verdict(run, incarnation)).data)
+    except ObjectNotFound:
+        return None
+
+
+def list_runs(store: Store) -> list[str]:
+    """Ids of all runs in the store."""
+    names = {info.key.split("/")[1] for info in store.list("runs/") if info.key.endswith("/run.json")}
+    return sorted(name for name in names)
+
+
+def unknown_run(store: Store, run: str) -> UsageError:
+    try:
+        names = list_runs(store)
+    except StoreError as error:
+        return UsageError(f"there is no run {run} in {store.uri}, which cannot be listed either: {error}")
+    there = f"there are: {', '.join(names)}" if names else "it holds no runs"
+    return UsageError(f"there is no run {run} in {store.uri}; {there}")

@@ -1,0 +1,183 @@
+"""What `status`, `list` and `result` say: pure over facts, events and the newest checkpoint's manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starling.infra.records import Event, NodeState, Progress, RunState
+from starling.orchestrator.facts import FRESH_SECONDS, Bill, Facts, NodeFacts, cost, ledger
+from starling.orchestrator.interruptions import Recovery, interruptions, recoveries, steps_redone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """All that a report is made from."""
+
+    facts: Facts
+    events: tuple[Event, ...]
+    """Oldest first."""
+    manifest: Mapping[str, Any] | None
+    """Of the newest committed checkpoint."""
+    checkpoint_uri: str | None
+    now: float
+
+
+def run_state(facts: Facts, now: float) -> RunState:
+    """Derived, never stored."""
+    if facts.verdict is not None:
+        return facts.verdict.state
+    if facts.run.stop is not None:
+        return RunState.STOPPING
+    return RunState.RUNNING if any(node.trains(now) for node in facts.current) else RunState.PENDING
+
+
+def status(view: View) -> dict[str, Any]:
+    """One run as `status --json` prints it."""
+    facts, now = view.facts, view.now
+    state = run_state(facts, now)
+    live = _newest_progress(facts, now, fresh_only=True)
+    last = live or _newest_progress(facts, now, fresh_only=False)
+    shown = live or (last if state.final else None)
+    return {
+        "run": facts.run.run,
+        "state": state.value,
+        "reason": _reason(view),
+        "step": _step(view, last),
+        "total_steps": last.total_steps if last else None,
+        "epoch": max(last.epoch if last else 0, int((view.manifest or {}).get("epoch", 0))),
+        "round": last.round if last else None,
+        "world_size": shown.world_size if shown else 0,
+        "loss": last.loss if last else None,
+        "step_seconds": last.step_seconds if last else None,
+        "exact": exact(view),
+        "nodes": [_node(node, now) for node in facts.present],
+        "checkpoint": checkpoint(view, committed_at=True),
+        "interruptions": len(interruptions(view.events)),
+        "steps_redone": steps_redone(view.events),
+        "cost": round(cost(facts.nodes, now), 6),
+        "ledger": [_bill(bill) for bill in ledger(facts.nodes, now)],
+        "incarnation": facts.run.incarnation,
+        "created_at": facts.run.created_at,
+    }
+
+
+def result(view: View) -> dict[str, Any]:
+    """How a run ended, or how far it is, as `result --json` and `run --json` print it."""
+    facts = view.facts
+    state = run_state(facts, view.now)
+    given = dict(facts.verdict.result or {}) if facts.verdict else {}
+    manifest = view.manifest or {}
+    told: dict[str, Any] = {
+        "run": facts.run.run,
+        "state": state.value,
+        "step": _step(view, _newest_progress(facts, view.now, fresh_only=False)),
+        "weights_sha256": given.get("weights_sha256") or manifest.get("weights_sha256"),
+        "state_sha256": given.get("state_sha256") or manifest.get("state_sha256"),
+        "checkpoint": given.get("checkpoint") or checkpoint(view),
+        "metrics": given.get("metrics") or _metrics(manifest),
+        "exact": exact(view),
+        "interruptions": len(interruptions(view.events)),
+        "steps_redone": steps_redone(view.events),
+        "recoveries": [_recovery(recovery) for recovery in recoveries(view.events)],
+        "cost": round(cost(facts.nodes, view.now), 6),
+    }
+    told |= {key: value for key, value in given.items() if key not in told}
+    if facts.verdict is not None and state is RunState.FAILED:
+        told |= {"error": facts.verdict.reason, "traceback": facts.verdict.traceback}
+    if facts.verdict is not None and state is RunState.STOPPED:
+        told |= {"reason": facts.verdict.reason}
+    return told
+
+
+def checkpoint(view: View, *, committed_at: bool = False) -> dict[str, Any] | None:
+    """The newest committed checkpoint."""
+    if view.manifest is None:
+        return None
+    told: dict[str, Any] = {"uri": view.checkpoint_uri, "step": view.manifest.get("step")}
+    return told | ({"committed_at": view.manifest.get("created_at")} if committed_at else {})
+
+
+def exact(view: View) -> bool:
+    """Whether the result is the one an uninterrupted run would have."""
+    given = (view.facts.verdict.result or {}) if view.facts.verdict else {}
+    fallback = (view.manifest or {}).get("exact", True)
+    return bool(view.facts.spec.training.exact and given.get("exact", fallback))
+
+
+def _newest_progress(facts: Facts, now: float, *, fresh_only: bool) -> Progress | None:
+    known = [
+        (node.intent.incarnation, progress.round, progress.step, progress)
+        for node in facts.nodes
+        if node.status is not None and (progress := node.status.progress) is not None
+        if not fresh_only or node.trains(now)
+    ]
+    return max(known, key=lambda entry: entry[:3])[3] if known else None
+
+
+def _step(view: View, last: Progress | None) -> int:
+    verdict = view.facts.verdict
+    if verdict is not None and verdict.step is not None:
+        return verdict.step
+    if last is not None:
+        return last.step
+    return int((view.manifest or {}).get("step", 0))
+
+
+def _reason(view: View) -> str | None:
+    facts = view.facts
+    if facts.verdict is not None:
+        return facts.verdict.reason
+    return facts.run.stop.reason if facts.run.stop is not None else None
+
+
+def _node(node: NodeFacts, now: float) -> dict[str, Any]:
+    machine, status, offer = node.machine, node.status, node.intent.offer
+    return {
+        "id": node.node,
+        "state": _node_state(node, now),
+        "pids": list(machine.pids) if machine else [],
+        "address": (status.address if status else None) or (machine.address if machine else None),
+        "instance_id": (machine.instance_id if machine else None) or (status.instance_id if status else None),
+        "instance_type": offer.instance_type,
+        "zone": offer.zone,
+        "market": offer.market.value,
+        "launched_at": node.billed_from,
+        "rank": status.progress.rank if status and status.progress else None,
+        "notice": status.notice.model_dump(mode="json") if status and status.notice else None,
+        "authorised_until": node.intent.authorised_until,
+    }
+
+
+def _node_state(node: NodeFacts, now: float) -> str:
+    if node.machine is not None and not node.machine.alive:
+        return NodeState.ENDED.value
+    if node.status is None:
+        return "wanted" if node.never_seen else NodeState.BOOTING.value
+    if node.status.state is NodeState.TRAINING and now - node.status.at >= FRESH_SECONDS:
+        return "silent"
+    return node.status.state.value
+
+
+def _bill(bill: Bill) -> dict[str, Any]:
+    return {
+        "id": bill.node,
+        "offer": bill.offer.model_dump(mode="json"),
+        "from": bill.start,
+        "to": bill.end,
+        "seconds": round(bill.seconds, 3),
+        "cost": round(bill.cost, 6),
+    }
+
+
+def _recovery(recovery: Recovery) -> dict[str, Any]:
+    cause = recovery.cause
+    seconds = round(recovery.seconds, 3) if recovery.seconds is not None else None
+    return {"kind": cause.kind, "node": cause.node, "seconds": seconds, "at": cause.at}
+
+
+def _metrics(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the last evaluation before the checkpoint."""
+    history = (manifest.get("meta") or {}).get("history") or []
+    return dict(history[-1].get("val") or {}) if history else {}

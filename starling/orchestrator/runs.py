@@ -1,0 +1,184 @@
+"""Creating, stopping and resuming runs: what is written, in which order."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from starling.infra import layout
+from starling.infra.clock import Clock, SystemClock
+from starling.infra.code import pack_code
+from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError, VersionConflict
+from starling.infra.journal import Journal
+from starling.infra.records import EventKind, RunRecord, RunState, StopRequest
+from starling.infra.store import Store
+from starling.orchestrator.facts import Facts
+from starling.orchestrator.limits import limit_reached
+from starling.orchestrator.loading import override, override_paths
+from starling.orchestrator.reading import RunReader, read_verdict, unknown_run
+from starling.orchestrator.spec import Spec
+
+_MAY_CHANGE = ("nodes", "limits", "provider", "checkpoint")
+"""What a resumed run may do otherwise than before: where it runs, not what it computes."""
+_WRITE_TRIES = 50
+
+
+def create_run(
+    store: Store, spec: Spec, *, name: str | None = None, code: Path | None = None, clock: Clock | None = None
+) -> RunRecord:
+    """Write down a new run; nothing is launched. Raises UsageError if the name is taken.
+
+    1. The code folder, by content: harmless if we die now. 2. The spec, create-only. 3. run.json, create-only and
+    last: from then on the run exists. 4. The event.
+    """
+    clock = clock or SystemClock()
+    run = _run_id(spec, name, clock)
+    if _exists(store, run):
+        raise UsageError(
+            f"there is a run {run} already in {store.uri}; choose another --name, or `starling resume {run}`"
+        )
+    sha256 = pack_code(code, store) if code is not None else None
+    if not _write_spec(store, run, 0, spec):
+        raise UsageError(
+            f"the name {run} was taken by another run that is, or was, being created; choose another --name"
+        )
+    record = RunRecord(run=run, created_at=clock.now(), code_sha256=sha256, nonce=secrets.token_hex(8))
+    try:
+        store.create(layout.run_record(run), record.to_bytes())
+    except ObjectExists:
+        raise UsageError(f"the run {run} was created by somebody else at this moment; choose another --name") from None
+    Journal(store, run, clock).write(EventKind.RUN_CREATED, run, "asked for", code_sha256=sha256)
+    return record
+
+
+def request_stop(
+    store: Store, run: str, reason: str, clock: Clock | None = None, *, incarnation: int | None = None
+) -> RunRecord:
+    """Ask a run to checkpoint and end; nothing changes if that was asked before, or the run is over.
+
+    With `incarnation`, only that one is stopped: a run that was resumed in the meantime goes on.
+    """
+    clock = clock or SystemClock()
+    record = RunReader(store, run).record()
+    if read_verdict(store, run, record.incarnation) is not None:
+        return record
+    asked = StopRequest(at=clock.now(), reason=reason)
+
+    def stop(now: RunRecord) -> RunRecord:
+        ours = now.incarnation == (record.incarnation if incarnation is None else incarnation)
+        return now.but(stop=asked) if ours and now.stop is None else now
+
+    after = change_run(store, run, stop)
+    if after.stop == asked:
+        Journal(store, run, clock).write(EventKind.STOP_REQUESTED, run, reason)
+    return after
+
+
+def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None = None) -> RunRecord:
+    """Let a stopped or failed run go on, with some values changed; a run that is not over is left as it is.
+
+    Raises UsageError for values that may not change, and if a limit would stop the run again at once.
+    """
+    clock = clock or SystemClock()
+    reader = RunReader(store, run)
+    record = reader.record()
+    verdict = reader.verdict(record)
+    if verdict is None or verdict.state is RunState.DONE:
+        if overrides:
+            state = "done" if verdict else "not over"
+            raise UsageError(f"run {run} is {state}: values can be changed only when resuming a stopped or failed run")
+        return record
+    spec = _changed_spec(reader.spec(record), overrides, run)
+    _check_limits(reader, spec, clock)
+    incarnation = record.incarnation + 1
+    while not _write_spec(store, run, incarnation, spec):
+        incarnation += 1  # left by a resume that died before it took effect, with other values
+    resumed = change_run(
+        store,
+        run,
+        lambda now: now.but(incarnation=incarnation, stop=None) if now.incarnation == record.incarnation else now,
+    )
+    if resumed.incarnation == incarnation:
+        reason = (
+            f"after it {verdict.state.value}: {verdict.reason}" if verdict.state is RunState.FAILED else "asked for"
+        )
+        Journal(store, run, clock).write(
+            EventKind.RUN_RESUMED, run, reason, incarnation=incarnation, overrides=overrides
+        )
+    return resumed
+
+
+def change_run(store: Store, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
+    """Rewrite run.json as it is now, conditionally; returns what is there afterwards. Raises UsageError if unknown."""
+    key = layout.run_record(run)
+    for _ in range(_WRITE_TRIES):
+        try:
+            read = store.get(key)
+        except ObjectNotFound:
+            raise unknown_run(store, run) from None
+        before = RunRecord.from_bytes(read.data)
+        after = change(before)
+        if after == before:
+            return before
+        after = after.but(nonce=secrets.token_hex(8))
+        try:
+            store.replace(key, after.to_bytes(), read.version)
+            return after
+        except VersionConflict:
+            continue
+    raise VersionConflict(f"{key} changed {_WRITE_TRIES} times while it was being written; try again")
+
+
+def _run_id(spec: Spec, name: str | None, clock: Clock) -> str:
+    if name is None:
+        day = datetime.fromtimestamp(clock.now(), UTC).strftime("%y%m%d")
+        return f"{spec.name}-{day}-{secrets.token_hex(2)}"
+    if not re.fullmatch(r"[a-z0-9-]{1,60}", name):
+        raise UsageError(f"--name {name}: use up to 60 lower-case letters, digits and '-'")
+    return name
+
+
+def _exists(store: Store, run: str) -> bool:
+    try:
+        store.stat(layout.run_record(run))
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _write_spec(store: Store, run: str, incarnation: int, spec: Spec) -> bool:
+    """False if another spec is there; the same one is as good as ours."""
+    key = layout.spec(run, incarnation)
+    data = yaml.safe_dump(spec.resolved(), sort_keys=False).encode()
+    try:
+        store.create(key, data)
+    except ObjectExists:
+        return store.get(key).data == data
+    return True
+
+
+def _changed_spec(spec: Spec, overrides: list[str], run: str) -> Spec:
+    paths = override_paths(overrides)
+    for path in paths:
+        if path.split(".")[0] not in _MAY_CHANGE:
+            raise UsageError(
+                f"-o {path}=...: a resumed run computes what it was created to compute, so that its result stays "
+                f"reproducible; only {', '.join(f'{section}.*' for section in _MAY_CHANGE)} may change. "
+                "For other values create a new run"
+            )
+    resolved = spec.resolved()
+    if "nodes.gpus_per_node" in paths:
+        resolved["nodes"]["ranks_per_node"] = None  # follows the number of GPUs unless it is given as well
+    return override(resolved, overrides, f"spec of run {run}")
+
+
+def _check_limits(reader: RunReader, spec: Spec, clock: Clock) -> None:
+    facts = reader.facts()
+    over = limit_reached(Facts(run=facts.run, spec=spec, verdict=None, nodes=facts.nodes), clock.now())
+    if over:
+        raise UsageError(f"run {facts.run.run} would be stopped again at once: {over}; raise the limit with -o")

@@ -1,0 +1,88 @@
+"""Nodes that end soon after they began: how long to wait before the next one, and when to give up. Pure.
+
+All of it is read from the nodes' records, so that a restarted controller waits as its predecessor would have.
+"""
+
+from __future__ import annotations
+
+from starling.infra.records import Failure
+from starling.orchestrator.facts import Facts, NodeFacts
+
+QUICK_SECONDS = 120.0
+"""A node that ends within this time of its launch, unannounced and untrained, ended quickly."""
+FIRST_WAIT_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 300.0
+UNFIT_LIMIT = 3
+"""So many unfit nodes in a row, and none that trains, end the run."""
+QUICK_LIMIT = 3
+"""So many nodes in a row of one slot whose agents themselves gave up end the run."""
+LOST_LIMIT = 10
+"""So many nodes in a row of one slot that ended quickly, for whatever reason, end the run."""
+
+FATAL_SECONDS = 10.0
+"""How long the trainer has to give the verdict on a fatal error itself."""
+
+
+def launch_not_before(facts: Facts, slot: int) -> float:
+    """The earliest time for the next launch in a slot; 0 if at once. The first quick end costs no wait."""
+    streak = _streak(facts, slot)
+    if len(streak) < 2:
+        return 0.0
+    wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (len(streak) - 2))
+    return (streak[0].ended_at or 0.0) + wait
+
+
+def hopeless(facts: Facts, now: float) -> str | None:
+    """Why new nodes would not help, if they would not."""
+    if any(node.trains(now) for node in facts.current):
+        return None
+    if fatal := _fatal(facts, now):
+        return fatal.error
+    ended = sorted(
+        (node for node in facts.current if not node.counts and (node.ended_at is not None or _unfit(node))),
+        key=lambda node: node.intent.wanted_at,
+    )
+    last = ended[-UNFIT_LIMIT:]
+    if len(last) == UNFIT_LIMIT and all(_unfit(node) for node in last):
+        return f"{UNFIT_LIMIT} nodes in a row were unfit, the last because: {_unfit(last[-1])}"
+    for slot in range(facts.spec.nodes.max):
+        streak = _streak(facts, slot)
+        words = [
+            node.status.ended.reason for node in streak if node.status is not None and node.status.ended is not None
+        ]
+        if len(streak) >= LOST_LIMIT or (len(streak) >= QUICK_LIMIT and len(words) >= QUICK_LIMIT):
+            why = words[0] if words else streak[0].intent.gone_reason or "without a word"
+            return f"{len(streak)} nodes in a row ended soon after they began, the last because: {why}"
+    return None
+
+
+def last_traceback(facts: Facts) -> str | None:
+    """What the newest failure of the run's own code left behind."""
+    return next((failure.traceback for failure in reversed(facts.failures) if failure.traceback), None)
+
+
+def _fatal(facts: Facts, now: float) -> Failure | None:
+    """An error that trying again cannot help, if nobody who is nearer to it has given the verdict in time."""
+    return next((f for f in reversed(facts.failures) if f.fatal and now - f.at > FATAL_SECONDS), None)
+
+
+def _streak(facts: Facts, slot: int) -> list[NodeFacts]:
+    """The newest nodes of a slot that ended quickly, newest first, up to the first that did not."""
+    chain = [node for node in facts.current if node.intent.slot == slot]
+    streak: list[NodeFacts] = []
+    for node in reversed(chain):
+        if not _quick(node):
+            break
+        streak.append(node)
+    return streak
+
+
+def _quick(node: NodeFacts) -> bool:
+    trained = node.status is not None and node.status.progress is not None
+    if node.ended_at is None or trained or node.announced or node.counts:
+        return False
+    return node.ended_at - (node.billed_from or node.intent.wanted_at) < QUICK_SECONDS
+
+
+def _unfit(node: NodeFacts) -> str | None:
+    return node.status.unfit if node.status is not None else None

@@ -1,0 +1,98 @@
+"""The spec: what to train, on what, within which limits. Read from YAML by `loading.py`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from starling.orchestrator.sections import (
+    CheckpointSection,
+    DataSection,
+    LimitsSection,
+    LocalSection,
+    Model,
+    NodesSection,
+    Problems,
+    Provider,
+    Section,
+    Task,
+    TrainingSection,
+)
+
+
+class Spec(Section):
+    """A validated spec. `resolved()` is what a run stores and what its nodes read."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+    """Starts the id of every run of this spec; lower-case letters, digits and '-'."""
+    task: Task
+    """What is learned: "classification", or `module:Class` of your own code."""
+    model: Model | None = None
+    """What learns; required for task classification."""
+    data: DataSection | None = None
+    """What it learns from; required for task classification."""
+    code: str | None = None
+    """Folder with your own code, relative to the spec file; required for a task of your own."""
+    training: TrainingSection
+    """How it learns."""
+    checkpoint: CheckpointSection = CheckpointSection()
+    """What is kept on the way."""
+    nodes: NodesSection = NodesSection()
+    """How many machines, and which."""
+    limits: LimitsSection = LimitsSection()
+    """When to stop at the latest."""
+    provider: Provider = LocalSection()
+    """Who sells the machines."""
+    store: str | None = None
+    """Where everything is kept: a folder, or s3://bucket/prefix; null: $STARLING_STORE, else $STARLING_HOME/store."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Spec:
+        found = [*self._task_needs(), *self._rank_limit()]
+        if found:
+            raise Problems(found)
+        return self
+
+    def _task_needs(self) -> list[tuple[str, str]]:
+        if not self.task.built_in:
+            return [] if self.code else [("code", f"task {self.task.name} is your own: name the folder it is in")]
+        found = []
+        if self.data is None:
+            found.append(("data", "task classification needs a dataset: data: {dataset: NAME}"))
+        if self.model is None:
+            found.append(("model", "task classification needs a model: small-cnn or torchvision/<model>"))
+        elif not re.fullmatch(r"small-cnn|torchvision/\w+", self.model.name):
+            other = "torchvision/" + re.sub(r"\W", "_", self.model.name.rpartition("/")[2])
+            found.append(("model", f"{self.model.name!r} is no known model; use small-cnn or {other}"))
+        return found
+
+    def _rank_limit(self) -> list[tuple[str, str]]:
+        ranks, shards = self.nodes.max * self.nodes.ranks, self.training.virtual_shards
+        if not self.training.exact or ranks <= shards:
+            return []
+        fits = shards // self.nodes.ranks
+        advice = f"use at most {fits}, or more virtual_shards" if fits else "use more virtual_shards"
+        return [
+            (
+                "nodes.max",
+                f"{self.nodes.max} nodes x {self.nodes.ranks} ranks = {ranks} ranks, "
+                f"but an exact run has work for {shards} (training.virtual_shards); {advice}",
+            )
+        ]
+
+    def resolved(self) -> dict[str, Any]:
+        """Every default filled in, durations in seconds: plain data for YAML or JSON, and a valid spec again."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        plain["nodes"]["ranks_per_node"] = self.nodes.ranks
+        return plain
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a spec file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Spec.model_json_schema(mode="validation"),
+        "title": "Starling spec",
+    }

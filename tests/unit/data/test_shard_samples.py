@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from starling.infra.errors import ObjectCorrupt, UsageError
+from starling.infra.store import Store
+from starling.trainer.data.augment import Augment
+from starling.trainer.data.index import DatasetIndex, DatasetPlace, Sample, Shard, Split, load_index, locate
+from starling.trainer.data.prepare import prepare
+from starling.trainer.data.read import ShardSamples
+
+WriteImage = Callable[..., Path]
+
+
+def open_samples(store: Store, tmp_path: Path, split: str = "train", **options: Any) -> ShardSamples:
+    return ShardSamples(locate(store, "pets"), load_index(store, "pets"), split, tmp_path / "cache", **options)
+
+
+def read(samples: ShardSamples, indices: list[int]) -> torch.Tensor:
+    return samples.batch(indices, seed=0, epoch=None)["image"]
+
+
+def pixels(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+
+
+HOW_TO_READ: list[dict[str, Any]] = [{}, {"memory_bytes": 0}, {"memory_bytes": 0, "threads": 3}, {"threads": 3}]
+
+
+@pytest.mark.parametrize("options", HOW_TO_READ)
+def test_batches_hold_the_images_and_labels_of_the_index(
+    store: Store, images: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    prepare(str(images), store, "pets", shard_bytes=8192)
+    index = load_index(store, "pets")
+    samples = open_samples(store, tmp_path, **options)
+    indices = [15, 0, 3, 3, 9]
+    for _ in range(2):
+        batch = samples.batch(indices, seed=0, epoch=1)
+        wanted = [index.splits["train"].samples[i] for i in indices]
+        assert torch.equal(batch["image"], torch.stack([pixels(images / sample.key) for sample in wanted]))
+        assert batch["label"].tolist() == [sample.label for sample in wanted]
+        assert (batch["image"].dtype, batch["label"].dtype) == (torch.uint8, torch.int64)
+        batch["image"].zero_()  # what a caller does to its batch must not reach the next one
+    assert len(samples) == 16
+
+
+def test_images_of_different_sizes_are_scaled(store: Store, write_image: WriteImage, tmp_path: Path) -> None:
+    files = [write_image(f"{name}/1.png", height=10 + i, width=12) for i, name in enumerate("ab")]
+    prepare(str(tmp_path / "images"), store, "pets")
+    with pytest.raises(UsageError, match="differ in size: set image_size"):
+        open_samples(store, tmp_path)
+    scaled = Image.open(files[1]).resize((8, 4), Image.Resampling.BILINEAR)
+    images = read(open_samples(store, tmp_path, image_size=(4, 8)), [0, 1])
+    assert images.shape == (2, 3, 4, 8)
+    assert torch.equal(images[1], torch.from_numpy(np.array(scaled)).permute(2, 0, 1))
+
+
+def test_grey_images_among_coloured_ones_get_three_channels(
+    store: Store, write_image: WriteImage, tmp_path: Path
+) -> None:
+    write_image("a/1.png", mode="L")
+    write_image("b/1.png")
+    prepare(str(tmp_path / "images"), store, "pets")
+    grey = read(open_samples(store, tmp_path), [0])[0]
+    assert grey.shape == (3, 6, 5)
+    assert torch.equal(grey[0], grey[2])
+
+
+def test_training_is_augmented_and_evaluation_is_not(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    plain = open_samples(store, tmp_path)
+    samples = open_samples(store, tmp_path, augment=Augment(shift=2, flip=True))
+    everything = list(range(16))
+    assert torch.equal(read(samples, everything), read(plain, everything))
+    first = samples.batch(everything, seed=3, epoch=0)["image"]
+    assert not torch.equal(first, read(plain, everything))
+    assert torch.equal(samples.batch([4, 9], seed=3, epoch=0)["image"], first[[4, 9]])
+
+
+def test_a_missing_split_names_those_there_are(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    with pytest.raises(UsageError, match="no split 'test'; it has train, val"):
+        open_samples(store, tmp_path, "test")
+
+
+def damage_first_image(tmp_path: Path, index: DatasetIndex) -> None:
+    split = index.splits["train"]
+    path = tmp_path / "cache" / "shards" / f"{split.shards[0].sha256}.tar"
+    data = bytearray(path.read_bytes())
+    data[split.samples[0].offset + 40] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_cached_shard_is_fetched_again(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    expected = read(open_samples(store, tmp_path), [0])
+    damage_first_image(tmp_path, load_index(store, "pets"))
+    assert torch.equal(read(open_samples(store, tmp_path), [0]), expected)
+
+
+def test_a_sample_that_never_matches_its_index_is_an_error(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    index = load_index(store, "pets")
+    split = index.splits["train"]
+    wrong = split.but(samples=[split.samples[0]._replace(crc32=1), *split.samples[1:]])
+    samples = ShardSamples(
+        locate(store, "pets"), index.but(splits={"train": wrong}), "train", tmp_path / "cache", memory_bytes=0
+    )
+    assert read(samples, [1]).shape == (1, 3, 6, 5)
+    with pytest.raises(ObjectCorrupt, match=r"cat/0.\.png in data/pets/train/.* does not match"):
+        read(samples, [0])
+
+
+class Explosive:
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (Path("exploded"),)
+
+
+def bitmap() -> bytes:
+    """An image that Pillow could read, of a format that no dataset may hold."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 6)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("payload", [bitmap(), pickle.dumps(Explosive()), b"%!PS-Adobe-3.0 EPSF-3.0\n", b""])
+def test_bytes_that_are_no_image_are_refused_and_nothing_in_them_is_run(
+    store: Store, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(str(images), store, "pets")
+    sha256 = hashlib.sha256(payload + bytes(1)).hexdigest()
+    store.put("data/pets/evil.tar", payload + bytes(1))
+    shard = Shard(key="evil.tar", size=len(payload) + 1, sha256=sha256)
+    split = Split(samples=[Sample(0, 0, len(payload), 0, crc32(payload), "evil.png")], shards=[shard])
+    index = load_index(store, "pets").but(splits={"train": split})
+    samples = ShardSamples(DatasetPlace(store=store, prefix="data/pets/"), index, "train", tmp_path / "cache")
+    with pytest.raises(ObjectCorrupt, match=r"evil\.png of the dataset is no image"):
+        read(samples, [0])
+    assert not (tmp_path / "exploded").exists()

@@ -1,0 +1,217 @@
+"""Checkpoints piece by piece: shares, retention, local copies, commit order, damage."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from starling.infra.errors import StoreUnavailable
+from starling.infra.store import Store
+from starling.trainer.checkpoint.files import share
+from starling.trainer.checkpoint.load import load_newest
+from starling.trainer.checkpoint.local import LocalCheckpoints
+from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
+from starling.trainer.checkpoint.retention import best_interval, expendable
+from starling.trainer.checkpoint.saver import Commit, Origin, Saver
+from starling.trainer.state import TrainingState
+
+PREFIX = "runs/r/checkpoints/"
+
+
+def state(step: int, seed: int = 0) -> TrainingState:
+    generator = torch.Generator().manual_seed(seed + step)
+    tensors = {f"model.layer{i}": torch.randn(50 + i, 7, generator=generator) for i in range(5)}
+    tensors["model.count"] = torch.tensor(step)
+    tensors["optimizer.layer0.momentum_buffer"] = torch.randn(50, 7, generator=generator)
+    return TrainingState(step=step, tensors=tensors, scaler={}, schedule={"name": "constant", "next_lr": 0.1})
+
+
+class Savers:
+    """The savers of all nodes of a round, over one store."""
+
+    def __init__(self, store: Store, folder: Path, count: int, round_number: int = 0, keep: int = 2) -> None:
+        self.commits: list[Commit] = []
+        origin = Origin(
+            run="r",
+            incarnation=0,
+            round=round_number,
+            world_size=count,
+            steps_per_epoch=10,
+            fingerprint={"device": "test"},
+            code_sha256=None,
+            keep=keep,
+        )
+        self.all = []
+        for index in range(count):
+            scratch = folder / f"node{index}"
+            scratch.mkdir(exist_ok=True)
+            local = LocalCheckpoints(scratch / "checkpoints")
+            self.all.append(
+                Saver(
+                    store,
+                    PREFIX,
+                    local,
+                    scratch,
+                    origin,
+                    uploader=index,
+                    uploaders=count,
+                    on_commit=self.commits.append,
+                )
+            )
+
+    def save(self, saved: TrainingState, *, upload: bool = True) -> list[Exception | None]:
+        for saver in self.all:
+            saver.save(saved, upload=upload)
+        return [saver.flush() for saver in self.all]
+
+    def close(self) -> None:
+        for saver in self.all:
+            saver.close()
+
+
+@pytest.fixture
+def savers(folder_store: Store, tmp_path: Path) -> Iterator[Savers]:
+    made = Savers(folder_store, tmp_path, 3)
+    yield made
+    made.close()
+
+
+def never(step: int, reason: str) -> None:
+    raise AssertionError(f"step {step} was passed over: {reason}")
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.integers(1, 9))
+def test_shares_are_a_partition(sizes: list[int], count: int) -> None:
+    tensors = {f"t{i:02}": torch.zeros(size) for i, size in enumerate(sizes)}
+    shares = [share(tensors, index, count) for index in range(count)]
+    assert sorted(name for part in shares for name in part) == sorted(tensors)
+
+
+def test_shares_are_about_equal() -> None:
+    tensors = {f"t{i:02}": torch.zeros(100) for i in range(40)}
+    assert [len(share(tensors, index, 4)) for index in range(4)] == [10, 10, 10, 10]
+
+
+@given(st.sets(st.integers(1, 300)), st.integers(0, 5))
+def test_retention_never_drops_an_epoch_or_the_newest(steps: set[int], keep: int) -> None:
+    gone = set(expendable(steps, steps_per_epoch=10, keep=keep))
+    kept = steps - gone
+    assert all(step % 10 for step in gone)
+    assert not steps or max(steps) in kept
+    assert len([step for step in kept if step % 10]) <= max(keep, 1)
+
+
+def test_the_best_interval_is_youngs() -> None:
+    assert best_interval(2.0, 3600.0) == pytest.approx(120.0)
+
+
+def test_a_checkpoint_of_three_nodes_comes_back_whole(savers: Savers, folder_store: Store, tmp_path: Path) -> None:
+    original = state(10)
+    assert savers.save(original) == [None, None, None]
+    loaded = load_newest(folder_store, PREFIX, tmp_path, never)
+    assert loaded is not None
+    assert loaded[0].state_sha256() == original.state_sha256()
+    assert loaded[1].weights_sha256 == original.weights_sha256()
+    assert len(loaded[1].parts) == 3
+    assert savers.commits[0].bytes == sum(part.size for part in loaded[1].parts)
+
+
+def test_nothing_is_committed_before_every_part_is_there(savers: Savers, folder_store: Store) -> None:
+    savers.all[0].save(state(10), upload=True)
+    savers.all[1].save(state(10), upload=True)
+    savers.all[1].flush()
+    assert committed_steps(folder_store, PREFIX) == []
+    savers.all[2].save(state(10), upload=True)
+    assert [saver.flush() for saver in savers.all] == [None, None, None]
+    assert committed_steps(folder_store, PREFIX) == [10]
+
+
+def test_a_manifest_is_created_once(savers: Savers, folder_store: Store, tmp_path: Path) -> None:
+    savers.save(state(10))
+    first = read_manifest(folder_store, PREFIX, 10)
+    again = Savers(folder_store, tmp_path, 1, round_number=1)
+    assert again.save(state(10, seed=5)) == [None]
+    again.close()
+    assert read_manifest(folder_store, PREFIX, 10) == first
+
+
+def test_retention_follows_the_commit(savers: Savers, folder_store: Store) -> None:
+    for step in (8, 10, 12, 14, 16):
+        savers.save(state(step))
+    assert committed_steps(folder_store, PREFIX) == [10, 14, 16]
+    left = {info.key.split("/")[3] for info in folder_store.list(PREFIX)}
+    assert left == {"0000000010", "0000000014", "0000000016"}
+
+
+def test_a_local_save_leaves_the_store_alone(savers: Savers, folder_store: Store, tmp_path: Path) -> None:
+    original = state(11)
+    savers.save(original, upload=False)
+    assert list(folder_store.list("")) == []
+    copy = LocalCheckpoints(tmp_path / "node2" / "checkpoints").load_newest()
+    assert copy is not None
+    assert copy[0].state_sha256() == original.state_sha256() == copy[1]
+
+
+def test_an_unreachable_store_is_reported_and_the_local_copy_stays(tmp_path: Path, folder_store: Store) -> None:
+    class Refusing:
+        uri = folder_store.uri
+
+        def __getattr__(self, name: str) -> Any:
+            def refuse(*_args: object, **_kwargs: object) -> None:
+                raise StoreUnavailable("the store is on fire")
+
+            return refuse
+
+    savers = Savers(Refusing(), tmp_path, 1)
+    (error,) = savers.save(state(3))
+    savers.close()
+    assert isinstance(error, StoreUnavailable)
+    assert LocalCheckpoints(tmp_path / "node0" / "checkpoints").steps() == [3]
+    assert not list((tmp_path / "node0").glob("*.safetensors")), "the part's temporary file must not stay"
+
+
+def test_local_copies_pass_over_damage_and_keep_two(tmp_path: Path) -> None:
+    local = LocalCheckpoints(tmp_path)
+    for step in (1, 2, 3):
+        local.save(state(step), state(step).state_sha256())
+    assert local.steps() == [2, 3]
+    newest = tmp_path / "0000000003" / "state.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 255
+    newest.write_bytes(data)
+    copy = local.load_newest()
+    assert copy is not None
+    assert copy[0].step == 2
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("owned").touch, ())
+
+
+def test_a_malicious_pickle_in_the_store_is_never_loaded(
+    savers: Savers, folder_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every object of the newest checkpoint is replaced by a pickle that would leave a file behind."""
+    monkeypatch.chdir(tmp_path)
+    savers.save(state(10))
+    savers.save(state(20))
+    skipped: list[int] = []
+    for info in list(folder_store.list(f"{PREFIX}0000000020/")):
+        folder_store.put(info.key, pickle.dumps(_Evil()))
+    loaded = load_newest(folder_store, PREFIX, tmp_path, lambda step, _: skipped.append(step))
+    assert loaded is not None
+    assert (loaded[0].step, skipped) == (10, [20])
+    manifest = read_manifest(folder_store, PREFIX, 10)
+    evil = pickle.dumps(_Evil())
+    folder_store.put(manifest.parts[0].key, evil)
+    folder_store.put(manifest_key(PREFIX, 10), manifest.to_bytes())
+    assert load_newest(folder_store, PREFIX, tmp_path, lambda step, _: None) is None
+    assert not (tmp_path / "owned").exists()
