@@ -55,7 +55,7 @@ EXIT_UNFIT = 11
 
 JOIN_TIMEOUT = 7 * 24 * 3600.0
 """Seconds to wait for a group. The agent, not the rendezvous, decides when a node has been idle for too long."""
-GRACE = 5.0
+GRACE = 5
 """Seconds for workers to notice by themselves that their round is over, before they are killed."""
 LOSSES = 10
 """Peer losses in a row without a change of members or a completed step before the run is failed."""
@@ -115,7 +115,7 @@ class Supervisor(LocalElasticAgent):
         over_since: float | None = None
         while True:
             time.sleep(MONITOR)
-            result = self._monitor_workers(self._worker_group)
+            result: RunResult = self._monitor_workers(self._worker_group)
             self._worker_group.state = result.state
             if result.state is not WorkerState.HEALTHY:
                 # Local peers of a worker that died wait in collectives: nothing of theirs is worth waiting for.

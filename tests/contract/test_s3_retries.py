@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,7 +24,7 @@ from tests.support.flaky_proxy import FlakyProxy, Trouble, flaky_proxy
 from tests.support.s3_server import S3Server
 
 PATIENCE = S3Patience(connect_timeout=1, read_timeout=0.7, attempts=3)
-TRANSIENT = [
+TRANSIENT: list[dict[str, Any]] = [
     {"trouble": Trouble.ANSWER, "status": 503, "code": "SlowDown"},
     {"trouble": Trouble.ANSWER, "status": 500, "code": "InternalError"},
     {"trouble": Trouble.RESET},
@@ -55,7 +56,7 @@ def store(direct: Store, proxy: FlakyProxy) -> Store:
 
 
 @pytest.mark.parametrize("trouble", TRANSIENT, ids=BY_NAME)
-def test_writing_survives(store: Store, proxy: FlakyProxy, trouble: dict[str, object]) -> None:
+def test_writing_survives(store: Store, proxy: FlakyProxy, trouble: dict[str, Any]) -> None:
     version = store.put("k", b"1")
     proxy.play(method="PUT", **trouble)
     assert store.replace("k", b"2", version) == store.get("k").version
@@ -64,7 +65,7 @@ def test_writing_survives(store: Store, proxy: FlakyProxy, trouble: dict[str, ob
 
 
 @pytest.mark.parametrize("trouble", [*TRANSIENT, {"trouble": Trouble.CUT}], ids=[*BY_NAME, "cut"])
-def test_reading_survives(store: Store, proxy: FlakyProxy, trouble: dict[str, object]) -> None:
+def test_reading_survives(store: Store, proxy: FlakyProxy, trouble: dict[str, Any]) -> None:
     content = os.urandom(100_000)
     store.put("k", content)
     proxy.play(method="GET", **trouble)

@@ -191,7 +191,7 @@ def test_a_version_that_was_never_given_out_is_a_conflict(s3_store: Store) -> No
         s3_store.replace("k", b"y", '"0123456789abcdef0123456789abcdef"')
 
 
-def test_importing_the_store_package_does_not_import_boto3() -> None:
+def test_importing_the_store_package_does_not_import_botocore() -> None:
     code = "import sys, starling.infra.store; assert not {'boto3', 'botocore'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

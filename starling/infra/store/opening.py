@@ -60,7 +60,7 @@ def _open_s3(uri: str) -> Store:
         )
     options = _s3_options(uri, parts)
 
-    from starling.infra.store.s3 import S3Store  # boto3 takes 0.3 s to import: only for those who use it
+    from starling.infra.store.s3 import S3Store  # botocore takes 0.2 s to import: only for those who use it
 
     return S3Store(parts.netloc, prefix, endpoint_url=options.get("endpoint_url"), region=options.get("region"))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-import boto3.session
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,5 +58,13 @@ class S3Clients:
             # Servers other than AWS rarely have a host name for each bucket.
             s3={"addressing_style": "path" if self._endpoint_url else "auto"},
         )
-        session = boto3.session.Session()  # of our own: boto3's default session is not thread-safe
-        return session.client("s3", endpoint_url=self._endpoint_url, region_name=self._region, config=config)
+        session = botocore.session.Session()  # one for each client: sessions are not thread-safe
+        session.register_component("data_loader", _service_descriptions())
+        client = session.create_client("s3", self._region, endpoint_url=self._endpoint_url, config=config)
+        return cast("S3Client", client)
+
+
+@functools.cache
+def _service_descriptions() -> Loader:
+    """What botocore knows of S3's API: 0.1 s of parsing JSON, done once in a process rather than for each client."""
+    return create_loader()

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boto3.s3.transfer import TransferConfig
-from s3transfer.manager import TransferManager
+from s3transfer.manager import TransferConfig, TransferManager
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -21,8 +20,8 @@ IN_FLIGHT = 8
 
 def upload_file(client: S3Client, path: Path, bucket: str, key: str, sha256: str) -> None:
     """Write the file as one object with its checksum in the metadata. Raises ClientError, BotoCoreError, OSError."""
-    config = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_concurrency=IN_FLIGHT)
-    # boto3's own upload_file would wrap errors into one that has lost their codes.
+    config = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_request_concurrency=IN_FLIGHT)
+    # Not boto3's upload_file: it wraps errors into one that has lost their codes.
     with TransferManager(client, config) as manager:
         manager.upload(str(path), bucket, key, extra_args={"Metadata": {"sha256": sha256}}).result()
 

@@ -16,8 +16,11 @@ ended.json. Started, not locked and not ended means that the machine process was
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import shutil
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +103,14 @@ class NodeFolder:
     def ended(self) -> Ended | None:
         return self._read("ended.json", Ended)
 
+    @property
+    def scratch(self) -> Path:
+        """The node's temporary files. Outside the folder, because sockets lie in it and their paths must be short."""
+        return Path(tempfile.gettempdir()) / f"starling-{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}"
+
     def write_ended(self, ended: Ended) -> None:
-        """Only by whoever holds the lock."""
+        """Only by whoever holds the lock, when nothing of the node is left to use its temporary files."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
         write_atomically(self.path / "ended.json", ended.to_bytes())
 
     @property

@@ -98,7 +98,14 @@ class LocalMachine:
             *("--store", self._launch.store_uri, "--folder", str(self._folder.path)),
             *("--notice-poll", str(NOTICE_POLL_SECONDS), *self._launch.agent_options),
         ]
-        environment = {**os.environ, ENDPOINT_VARIABLE: self._imds.endpoint, PARENT: str(os.getpid())}
+        scratch = self._folder.scratch
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        environment = {
+            **os.environ,
+            ENDPOINT_VARIABLE: self._imds.endpoint,
+            PARENT: str(os.getpid()),
+            "TMPDIR": str(scratch),
+        }
         return os.posix_spawn(sys.executable, command, environment, file_actions=[to_log, (os.POSIX_SPAWN_DUP2, 1, 2)])
 
     def _end_reason(self) -> str | None:

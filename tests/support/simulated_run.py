@@ -1,0 +1,193 @@
+"""A run in simulated time: real store, real decisions, the product's fake provider, and agents that only pretend.
+
+The controller under test sees its store and provider through `Watched`, which checks the rules that must hold at
+every single call, and can kill the controller before any of its side effects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starling.infra import layout
+from starling.infra.clock import FakeClock
+from starling.infra.errors import ObjectNotFound
+from starling.infra.providers.fake import FakeProvider
+from starling.infra.records import (
+    NodeEnd,
+    NodeIntent,
+    NodeState,
+    NodeStatus,
+    Notice,
+    NoticeKind,
+    Progress,
+    RunRecord,
+)
+from starling.infra.store import Store
+from starling.orchestrator.controller import Controller
+from starling.orchestrator.reading import read_verdict
+from starling.orchestrator.runs import create_run
+from starling.orchestrator.spec import Spec
+
+BOOT_SECONDS = 3.0
+CHANGES = ("create", "replace", "put", "delete", "launch", "terminate", "forget")
+
+
+class Killed(BaseException):
+    """The controller's process dies here."""
+
+
+class Watched:
+    """Stands between a controller and its store or provider."""
+
+    def __init__(self, real: Any, world: SimulatedRun) -> None:
+        self._real = real
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._real, name)
+        if name not in CHANGES:
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._world.before_change(name, args)
+            return found(*args, **kwargs)
+
+        return call
+
+
+class SimulatedRun:
+    """One run, its nodes, and as many controllers as a test likes."""
+
+    def __init__(self, store: Store, spec: Spec, *, price: float = 1.0) -> None:
+        self.clock = FakeClock(1_000_000.0)
+        self.store = store
+        self.provider = FakeProvider(self.clock, price_per_hour=price)
+        self.run = create_run(store, spec, name="sim", clock=self.clock).run
+        self.spec = spec
+        self.hung: set[str] = set()
+        """Machines that run, but whose agents say nothing any more."""
+        self.unfit: set[str] = set()
+        """Nodes whose agents find their machine unfit."""
+        self.broken = False
+        """Agents give up as soon as they have booted."""
+        self.lives: int | None = None
+        """How many more side effects the controller has before it dies."""
+
+    def controller(self) -> Controller:
+        """A fresh process of it, which remembers nothing."""
+        return Controller(Watched(self.store, self), Watched(self.provider, self), self.run, self.clock)
+
+    def before_change(self, name: str, args: tuple[Any, ...]) -> None:
+        if self.lives is not None:
+            if self.lives == 0:
+                self.lives = None
+                raise Killed
+            self.lives -= 1
+        if name == "launch":
+            assert self.intent(args[0].node).node == args[0].node, "launched without a committed intent"
+        if name == "terminate":
+            assert self.intent(args[0]).terminate is not None, "released without a committed word"
+
+    def live(self, controller: Controller, seconds: float) -> Controller:
+        """Let time pass with this controller, and after its death with its successor."""
+        end = self.clock.now() + seconds
+        finished = False
+        while self.clock.now() < end and not finished:
+            self.agents_act()
+            try:
+                finished = controller.one_pass() is None
+            except Killed:
+                controller = self.controller()
+            self.check()
+            self.clock.advance(1.0)
+        return controller
+
+    def check(self) -> None:
+        """What must hold at every moment."""
+        started = self.provider.started
+        assert len(started) == len(set(started)), "a node was started twice"
+        slots: dict[int, list[str]] = {}
+        for node in self.provider.alive:
+            if node not in self.provider.notices and node not in self.hung and not self._released(node):
+                slots.setdefault(int(node.split(".")[1]), []).append(node)
+        assert all(len(nodes) == 1 for nodes in slots.values()), f"a slot is filled twice: {slots}"
+        assert set(slots) <= set(range(self.spec.nodes.max)), "a slot too many"
+
+    def intent(self, node: str) -> NodeIntent:
+        return NodeIntent.from_bytes(self.store.get(layout.intent(node)).data)
+
+    def status(self, node: str) -> NodeStatus | None:
+        try:
+            return NodeStatus.from_bytes(self.store.get(layout.status(node)).data)
+        except ObjectNotFound:
+            return None
+
+    def record(self) -> RunRecord:
+        return RunRecord.from_bytes(self.store.get(layout.run_record(self.run)).data)
+
+    def working(self) -> list[str]:
+        """Nodes that train."""
+        statuses = [self.status(node) for node in self.provider.alive if node not in self.hung]
+        return [status.node for status in statuses if status is not None and status.state is NodeState.TRAINING]
+
+    def agents_act(self) -> None:
+        """What every agent that is not hung does within a second."""
+        record = self.record()
+        over = read_verdict(self.store, self.run, record.incarnation) is not None
+        for machine in self.provider.list(self.run):
+            if machine.alive and machine.node not in self.hung:
+                self._agent_acts(machine.node, machine.launched_at or 0.0, over or record.stop is not None)
+
+    def _agent_acts(self, node: str, launched_at: float, told_to_end: bool) -> None:
+        now = self.clock.now()
+        try:
+            intent = self.intent(node)
+        except ObjectNotFound:
+            return
+        before = self.status(node)
+        notice = before.notice if before else None
+        if notice is None and node in self.provider.notices:
+            effect = self.provider.notices[node]
+            notice = Notice(id=node, kind=NoticeKind.INTERRUPTION, seen_at=now, takes_effect_at=effect)
+        up = now >= launched_at + BOOT_SECONDS
+        reason = self._end_reason(intent, told_to_end, up, now)
+        training = up and reason is None and notice is None
+        status = NodeStatus(
+            node=node,
+            run=self.run,
+            state=NodeState.ENDED if reason else NodeState.LEAVING if notice else _working_state(training),
+            at=now,
+            booted_at=launched_at,
+            address="127.0.0.1",
+            instance_id=f"i-{node}",
+            notice=notice,
+            progress=_progress(now) if training else (before.progress if before else None),
+            ended=NodeEnd(at=now, reason=reason) if reason else None,
+            unfit="no such instruction" if node in self.unfit else None,
+        )
+        self.store.put(layout.status(node), status.to_bytes())
+        if reason:
+            self.provider.end(node, reason)
+
+    def _end_reason(self, intent: NodeIntent, told_to_end: bool, up: bool, now: float) -> str | None:
+        if intent.node in self.unfit:
+            return "unfit: no such instruction"
+        if self.broken and up:
+            return "supervisor crashed"
+        if intent.authorised_until is not None and now >= intent.authorised_until:
+            return "authorised time is over"
+        return "the run ends" if told_to_end or intent.terminate else None
+
+    def _released(self, node: str) -> bool:
+        try:
+            return self.intent(node).terminate is not None
+        except ObjectNotFound:
+            return False
+
+
+def _working_state(training: bool) -> NodeState:
+    return NodeState.TRAINING if training else NodeState.BOOTING
+
+
+def _progress(now: float) -> Progress:
+    return Progress(at=now, step=1, total_steps=100, epoch=0, round=0, world_size=1, rank=0)
