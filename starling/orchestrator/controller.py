@@ -175,10 +175,11 @@ class Controller:
             self._provider.launch(intent, self._store.uri)
             self._observer.launched(intent.node)
         except ProviderError as error:
-            self._observer.refused(intent.node, self._clock.now())
+            first = self._observer.refused(intent.node, self._clock.now())
             if not isinstance(error, NoCapacity):
                 raise
-            self._complain(error)
+            if first:  # waiting for capacity is no trouble, but worth a word
+                self._complain(error)
 
     def _terminate(self, node: str, reason: str) -> None:
         word = Termination(at=self._clock.now(), reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ class _Document:
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: 1e-3 is a number, timestamps stay text."""
 
+    def close(self) -> None:
+        self.dispose()
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -75,18 +79,16 @@ _Loader.add_implicit_resolver(
 
 
 def _parse(text: str, name: str) -> _Document:
-    loader = _Loader(text)
+    document = _Document(name=name, data={})
     try:
-        root = loader.get_single_node()
-        document = _Document(name=name, data={})
-        data = _build(loader, root, (), document) if root is not None else {}
+        with closing(_Loader(text)) as loader:
+            root = loader.get_single_node()
+            data = _build(loader, root, (), document) if root is not None else {}
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{name}{line}: this is not valid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{name}: this is not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
+        raise UsageError(f"{name}: this is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{name}: a spec is a mapping of keys (name:, task:, training:, ...), not {data!r}")
     document.data = data

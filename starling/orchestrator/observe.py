@@ -39,10 +39,11 @@ class Observer:
             launch_after={node: after for node, (_, after) in self._refused.items()},
         )
 
-    def refused(self, node: str, now: float) -> None:
-        """A launch did not succeed: the next try comes later, and later each time."""
+    def refused(self, node: str, now: float) -> bool:
+        """A launch did not succeed: the next try comes later, and later each time. True the first time in a row."""
         times = self._refused.get(node, (0, 0.0))[0]
         self._refused[node] = (times + 1, now + min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**times))
+        return times == 0
 
     def launched(self, node: str) -> None:
         self._refused.pop(node, None)

@@ -38,6 +38,10 @@ from starling.trainer.rendezvous_state import Group, Member, Standing, arrive, d
 log = logging.getLogger(__name__)
 
 
+NEIGHBOURS = 8
+"""Members whose pulse each member feels while training runs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """How a rendezvous behaves; durations in seconds."""
@@ -268,10 +272,10 @@ class StoreRendezvous(RendezvousHandler):
                 log.warning("the rendezvous cannot reach its store, trying again: %s", error)
 
     def _neighbours(self) -> list[Member]:
-        """The next member in rank order: in a ring everybody is looked after, at one probe a node."""
+        """The next members in rank order: in a ring everybody is looked after by several, at a bounded cost."""
         members = self._formed_members
         at = [member.id for member in members].index(self._me.id) if members else 0
-        return [m for m in members[at + 1 :] + members[:at] if m.id not in self._refusing][:1]
+        return [m for m in members[at + 1 :] + members[:at] if m.id not in self._refusing][:NEIGHBOURS]
 
     def _observe_beats(self) -> None:
         prefix = f"{self._prefix}/beats/"

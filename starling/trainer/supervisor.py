@@ -33,7 +33,7 @@ from starling.infra import layout
 from starling.infra.errors import StarlingError
 from starling.infra.journal import Journal
 from starling.infra.processes import die_with_parent
-from starling.infra.records import EventKind, Failure
+from starling.infra.records import EventKind, Failure, Progress
 from starling.infra.store import Store, open_store
 from starling.trainer.announce import announce_stopped
 from starling.trainer.config import Job
@@ -55,8 +55,8 @@ EXIT_UNFIT = 11
 
 JOIN_TIMEOUT = 7 * 24 * 3600.0
 """Seconds to wait for a group. The agent, not the rendezvous, decides when a node has been idle for too long."""
-GRACE = 5
-"""Seconds for workers to notice by themselves that their round is over, before they are killed."""
+GRACE = 3
+"""Seconds for training workers to notice by themselves that their round is over, before they are killed."""
 LOSSES = 10
 """Peer losses in a row without a change of members or a completed step before the run is failed."""
 MONITOR = 0.05
@@ -123,7 +123,8 @@ class Supervisor(LocalElasticAgent):
                 return result
             if self._round_is_lost():
                 over_since = over_since or time.monotonic()
-                if time.monotonic() - over_since > GRACE:
+                # Workers that are still connecting to a peer that died would wait for it; they have nothing to lose.
+                if time.monotonic() - over_since > GRACE or not self._is_training():
                     self._shutdown(signal.SIGKILL, timeout=GRACE)
                     return RunResult(state=WorkerState.STOPPED)
             elif self._rendezvous_handler.num_nodes_waiting() > 0 and not self._control.is_asked(Request.JOIN):
@@ -131,6 +132,14 @@ class Supervisor(LocalElasticAgent):
 
     def _round_is_lost(self) -> bool:
         return self._rendezvous_handler.round_is_over() or bool(self._rendezvous_handler.lost_members())
+
+    def _is_training(self) -> bool:
+        """Whether this node's workers have got as far as the loop in the present round."""
+        try:
+            progress = Progress.from_bytes((self._job.work_dir / "progress.json").read_bytes())
+        except FileNotFoundError:
+            return False
+        return progress.round == self._rendezvous_handler.round
 
     def _is_over(self, result: RunResult) -> bool:
         """Judge an ended round; sets the exit code if this supervisor's work is done."""

@@ -327,13 +327,13 @@ class StoreSuite(ABC):
         store.create("counter", b"0")
         lost = _in_threads(store, racers.increment, self.increments)
         assert store.get("counter").data.split()[0] == str(RACERS * self.increments).encode()
-        assert sum(lost) > 0, "nobody met anybody: this proved nothing"
+        assert sum(lost) >= self.increments, "they did not really race: this proved nothing"
 
     def test_no_increment_of_racing_processes_is_lost(self, store: Store) -> None:
         store.create("counter", b"0")
         lost = racers.in_processes(store.uri, racers.increment, self.racing_processes, self.increments)
         assert store.get("counter").data.split()[0] == str(self.racing_processes * self.increments).encode()
-        assert sum(lost) > 0, "nobody met anybody: this proved nothing"
+        assert sum(lost) >= self.increments, "they did not really race: this proved nothing"
 
     def test_a_reader_never_sees_half_an_object(self, store: Store, tmp_path: Path) -> None:
         size, stop = 3 << 20, threading.Event()

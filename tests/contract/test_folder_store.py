@@ -6,20 +6,20 @@ import errno
 import fcntl
 import os
 import resource
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from starling.infra.clock import FakeClock
+from starling.infra.clock import FakeClock, SystemClock
 from starling.infra.errors import StoreAccessDenied, StoreError, StoreUnavailable
 from starling.infra.store import Store, open_store
 from starling.infra.store.folder import FolderStore
-from starling.infra.store.locks import LOCK_FILES
+from starling.infra.store.locks import LOCK_FILES, locked
 from starling.infra.store.oserrors import MEANING, store_error
 from starling.infra.store.staging import ABANDONED_AFTER
 from tests.contract.store_suite import RACERS, StoreSuite
@@ -60,6 +60,9 @@ def test_objects_are_plain_files_and_nothing_else_shows(folder_store: Store, tmp
     (root / "runs/a/my notes.txt").write_bytes(b"somebody else's")
     assert [info.key for info in folder_store.list()] == ["runs/a/run.json", "runs/a/weights"]
     assert not list((root / ".starling/staging").iterdir())
+    assert len([path for path in (root / ".starling/sha256").rglob("*") if path.is_file()]) == 1
+    folder_store.delete("runs/a/weights")
+    assert not [path for path in (root / ".starling/sha256").rglob("*") if path.is_file()]
 
 
 LISTS_AND_TELLS = """
@@ -162,30 +165,18 @@ def test_a_lock_that_is_never_released_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of just what is tested here
-def test_a_forked_child_does_not_keep_its_parents_lock(folder_store: Store) -> None:
+def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     """The child inherits the lock's descriptor if another thread writes at the moment of the fork."""
-    stop = threading.Event()
-
-    def write() -> None:
-        while not stop.is_set():
-            folder_store.put("k", b"x" * 100)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    children = []
-    for _ in range(20):
+    with locked(tmp_path, "k", SystemClock(), patience=1):
         if (child := os.fork()) == 0:
             time.sleep(60)
             os._exit(0)
-        children.append(child)
-    stop.set()
-    writer.join()
     try:
-        FolderStore(Path(folder_store.uri), lock_patience=2).put("k", b"y")
+        with locked(tmp_path, "k", SystemClock(), patience=1):
+            pass
     finally:
-        for child in children:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 # What the operating system refuses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from starling.infra.clock import FakeClock
 from starling.infra.errors import (
     ObjectExists,
     StoreAccessDenied,
@@ -23,7 +25,7 @@ from starling.infra.store.s3_client import S3Patience
 from tests.support.flaky_proxy import FlakyProxy, Trouble, flaky_proxy
 from tests.support.s3_server import S3Server
 
-PATIENCE = S3Patience(connect_timeout=1, read_timeout=0.7, attempts=3)
+PATIENCE = S3Patience(connect_timeout=1, read_timeout=0.7, attempts=2)
 TRANSIENT: list[dict[str, Any]] = [
     {"trouble": Trouble.ANSWER, "status": 503, "code": "SlowDown"},
     {"trouble": Trouble.ANSWER, "status": 500, "code": "InternalError"},
@@ -51,7 +53,12 @@ def direct(s3_store: Store) -> Store:
 def store(direct: Store, proxy: FlakyProxy) -> Store:
     place = urlsplit(direct.uri)
     return S3Store(
-        place.netloc, place.path.strip("/"), endpoint_url=proxy.endpoint_url, region="us-east-1", patience=PATIENCE
+        place.netloc,
+        place.path.strip("/"),
+        endpoint_url=proxy.endpoint_url,
+        region="us-east-1",
+        patience=PATIENCE,
+        clock=FakeClock(),  # for the store's own pauses; botocore's are real
     )
 
 
@@ -101,12 +108,12 @@ def test_a_replace_whose_answer_was_lost_and_that_was_overwritten_meanwhile_tell
 
 
 def test_a_conflict_that_s3_could_not_decide_is_tried_again(store: Store, proxy: FlakyProxy) -> None:
-    proxy.play(Trouble.ANSWER, "PUT", status=409, code="ConditionalRequestConflict", times=2)
+    proxy.play(Trouble.ANSWER, "PUT", status=409, code="ConditionalRequestConflict")
     version = store.create("k", b"1")
     proxy.play(Trouble.ANSWER, "PUT", status=409, code="ConditionalRequestConflict")
     store.replace("k", b"2", version)
     assert store.get("k").data == b"2"
-    proxy.play(Trouble.ANSWER, "PUT", status=409, code="ConditionalRequestConflict", times=3)
+    proxy.play(Trouble.ANSWER, "PUT", status=409, code="ConditionalRequestConflict", times=PATIENCE.attempts)
     with pytest.raises(StoreUnavailable, match=r"ConditionalRequestConflict.*other writers keep changing it"):
         store.create("k2", b"1")
 
@@ -161,7 +168,7 @@ def test_a_large_download_survives(
     file, back = tmp_path / "file", tmp_path / "back"
     file.write_bytes(os.urandom(20 << 20))
     direct.upload(file, "k")
-    proxy.play(trouble, "GET", times=2)
+    proxy.play(trouble, "GET")
     store.download("k", back)
     assert back.read_bytes() == file.read_bytes()
 
@@ -211,6 +218,19 @@ def test_a_refusal_is_reported_by_its_code_and_not_retried(
         store.put("k", b"1")
     assert type(caught.value) is kind
     assert proxy.count("PUT") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of just what is tested here
+def test_a_forked_process_opens_its_own_connection(store: Store, proxy: FlakyProxy) -> None:
+    store.put("k", b"1")
+    child = multiprocessing.get_context("fork").Process(target=store.get, args=("k",))
+    child.start()
+    child.join(30)
+    store.get("k")
+    assert child.exitcode == 0
+    parent_before, forked, parent_after = proxy.connections
+    assert parent_before == parent_after, "the parent kept its connection, so the child could have used it"
+    assert forked != parent_before
 
 
 def test_the_proxy_alone_changes_nothing(store: Store, proxy: FlakyProxy) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import socket
@@ -75,26 +74,6 @@ def test_what_others_keep_in_the_bucket_does_not_show(s3_store: Store) -> None:
     for name in ("folder marker/", "my notes.txt", ".hidden"):
         client_for(s3_store).put_object(Bucket=where["bucket"], Key=f"{where['prefix']}/{name}", Body=b"")
     assert [info.key for info in s3_store.list()] == ["mine"]
-
-
-def _read_again_and_again(store: Store, key: str, times: int) -> None:
-    for _ in range(times):
-        assert set(store.get(key).data) == set(key.encode()), "an answer meant for another process"
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of just what is tested here
-def test_forked_processes_do_not_share_connections(s3_store: Store) -> None:
-    for key in "abcd":
-        s3_store.put(key, key.encode() * 20_000)
-    _read_again_and_again(s3_store, "a", 1)  # leaves an idle connection behind
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_read_again_and_again, args=(s3_store, key, 60)) for key in "bcd"]
-    for child in children:
-        child.start()
-    _read_again_and_again(s3_store, "a", 60)
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0, 0]
 
 
 # Users' mistakes

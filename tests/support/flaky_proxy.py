@@ -50,6 +50,8 @@ class FlakyProxy:
     endpoint_url: str = ""
     seen: list[tuple[str, str]] = field(default_factory=list)
     """(method, path) of every request."""
+    connections: list[int] = field(default_factory=list)
+    """The client's port of every request."""
     _left: list[list[Any]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -60,10 +62,11 @@ class FlakyProxy:
         with self._lock:
             self._left.append([script, script.times])
 
-    def next_for(self, method: str, path: str) -> Script | None:
+    def next_for(self, method: str, path: str, port: int) -> Script | None:
         """Count a request; say which script hits it."""
         with self._lock:
             self.seen.append((method, path))
+            self.connections.append(port)
             for entry in self._left:
                 script, left = entry
                 if left > 0 and script.method == method and script.query in path:
@@ -105,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        script = self.server.proxy.next_for(self.command, self.path)
+        script = self.server.proxy.next_for(self.command, self.path, self.client_address[1])
         trouble = script.trouble if script else None
         if script and trouble is Trouble.ANSWER:
             self._answer(script.status, _error_body(script.code), [("Content-Type", "application/xml")])

@@ -10,7 +10,7 @@ from multiprocessing.queues import Queue
 from typing import Any, Protocol
 
 from starling.infra.errors import ObjectExists, StoreError, VersionConflict
-from starling.infra.store import Store, open_store
+from starling.infra.store import Store, Versioned, open_store
 
 PATIENCE = 60.0
 
@@ -35,19 +35,27 @@ def create_each(store: Store, racer: int, rounds: int, barrier: Barrier) -> list
 
 
 def increment(store: Store, racer: int, times: int, barrier: Barrier) -> int:
-    """Count one up in the object `counter`, `times` times; return how many attempts lost."""
-    barrier.wait(PATIENCE)
+    """Count one up in the object `counter`, `times` times; return how many attempts lost.
+
+    Everybody reads before anybody of that time's first attempts writes, so all but one of them must lose.
+    """
     lost = 0
     for number in range(times):
-        while True:
+        found = store.get("counter")
+        barrier.wait(PATIENCE)
+        while not _counted(store, found, f"by {racer}, its {number}th"):
+            lost += 1
             found = store.get("counter")
-            count = int(found.data.split()[0]) + 1
-            try:
-                store.replace("counter", f"{count} by {racer}, its {number}th".encode(), found.version)
-                break
-            except VersionConflict:
-                lost += 1
     return lost
+
+
+def _counted(store: Store, found: Versioned, note: str) -> bool:
+    count = int(found.data.split()[0]) + 1
+    try:
+        store.replace("counter", f"{count} {note}".encode(), found.version)
+    except VersionConflict:
+        return False
+    return True
 
 
 def in_processes(uri: str, task: Callable[[Store, int, int, Barrier], Any], racers: int, arg: int) -> list[Any]:

@@ -6,6 +6,7 @@ every single call, and can kill the controller before any of its side effects.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starling.infra import layout
@@ -70,6 +71,8 @@ class SimulatedRun:
         """Nodes whose agents find their machine unfit."""
         self.broken = False
         """Agents give up as soon as they have booted."""
+        self.intruders: dict[int, Controller] = {}
+        """Before how many more side effects of the one, another controller makes a whole pass."""
         self.lives: int | None = None
         """How many more side effects the controller has before it dies."""
 
@@ -78,6 +81,9 @@ class SimulatedRun:
         return Controller(Watched(self.store, self), Watched(self.provider, self), self.run, self.clock)
 
     def before_change(self, name: str, args: tuple[Any, ...]) -> None:
+        self.intruders = {left - 1: other for left, other in self.intruders.items()}
+        if (intruder := self.intruders.pop(-1, None)) is not None:
+            intruder.one_pass()
         if self.lives is not None:
             if self.lives == 0:
                 self.lives = None
@@ -100,6 +106,14 @@ class SimulatedRun:
                 controller = self.controller()
             self.check()
             self.clock.advance(1.0)
+        return controller
+
+    def live_until(self, controller: Controller, settled: Callable[[], bool], *, at_most: float) -> Controller:
+        """`live` until this holds; fails if it does not within so many seconds."""
+        end = self.clock.now() + at_most
+        while not settled():
+            assert self.clock.now() < end, f"not settled within {at_most:g} s"
+            controller = self.live(controller, 5)
         return controller
 
     def check(self) -> None:
@@ -134,7 +148,7 @@ class SimulatedRun:
         """What every agent that is not hung does within a second."""
         record = self.record()
         over = read_verdict(self.store, self.run, record.incarnation) is not None
-        for machine in self.provider.list(self.run):
+        for machine in self.provider.machines:
             if machine.alive and machine.node not in self.hung:
                 self._agent_acts(machine.node, machine.launched_at or 0.0, over or record.stop is not None)
 

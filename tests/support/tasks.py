@@ -34,7 +34,8 @@ class Points:
 
 
 class ProbeTask(Task):
-    """BatchNorm, dropout, an epoch tail (203 samples); options: step_seconds, fail_at_step, kill_marker, op."""
+    """BatchNorm, dropout, an epoch tail (203 samples); options: step_seconds and hold_while (long
+    steps), brake (slow steps while a file exists), raise_error, op."""
 
     def build_model(self) -> nn.Module:
         layers = [nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2)]
@@ -50,6 +51,8 @@ class ProbeTask(Task):
         options = self.context.options
         if model.training:
             time.sleep(options.get("step_seconds", 0.0))
+            if Path(options.get("brake", "")).is_file():
+                time.sleep(0.1)
             if options.get("raise_error"):
                 raise ZeroDivisionError("the user's task divided by zero")
             if options.get("op") == "max_unpool":

@@ -47,10 +47,15 @@ class FakeProvider:
             )
 
     @property
+    def machines(self) -> list[Machine]:
+        """What `list` shows, without scripted failures."""
+        self._take_due()
+        return [*self._machines.values()]
+
+    @property
     def alive(self) -> list[str]:
         """Nodes whose machines run now."""
-        self._take_due()
-        return [machine.node for machine in self._machines.values() if machine.alive]
+        return [machine.node for machine in self.machines if machine.alive]
 
     def offers(self, *, gpus: int, market: str) -> list[Offer]:
         self._maybe_fail("offers")
@@ -83,8 +88,7 @@ class FakeProvider:
 
     def list(self, run: str | None = None) -> list[Machine]:
         self._maybe_fail("list")
-        self._take_due()
-        return [m for m in self._machines.values() if run is None or m.node.startswith(f"{run}.")]
+        return [machine for machine in self.machines if run is None or machine.node.startswith(f"{run}.")]
 
     def terminate(self, node: str) -> None:
         self.calls.append(("terminate", node))

@@ -7,6 +7,7 @@ Guarantees that every implementation keeps, and `tests/contract/store_suite.py` 
 * A version names content: writing the same bytes again may give the same version. Writers who must tell their
   own write from another's put a nonce into the content.
 * Keys are relative POSIX paths of `[A-Za-z0-9._=-]` segments; `..`, empty and dot-leading segments are refused.
+  No key lies below another (`a` and `a/b`): not every store can hold both.
 """
 
 from __future__ import annotations

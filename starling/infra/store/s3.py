@@ -52,8 +52,8 @@ class S3Store:
     How the store's guarantees are kept:
 
     * S3 shows an object whole or not at all, and the newest finished write. `create` is a PUT with `If-None-Match: *`,
-      `replace` one with `If-Match`; the server must honour both (AWS, SeaweedFS >= 4.48, MinIO, Ceph's newer releases
-      do; some others ignore them silently). A version is the ETag.
+      `replace` one with `If-Match`. The server must honour both: AWS and SeaweedFS (4.48 is tested) do, but some others
+      ignore them without a word and are no use as a store. A version is the ETag.
     * Requests are retried on 5xx, throttling, timeouts and broken connections. A conditional write that was retried
       and then refused may have won unheard: each carries a token of its own in its metadata, by which it is recognised.
       If all tries fail, StoreUnavailable is raised and the write may still have happened.
@@ -216,10 +216,10 @@ class S3Store:
             raise
 
     def _copy(self, key: str, path: Path, sha256: str | None) -> None:
-        # The first range tells size, checksum and version, so a small object costs one request and no HEAD.
+        # The first range tells size, checksum and version: a small object costs one request. An empty one has no range.
         begun = self._read_part(key, 0, PART)
         first, answer = begun or self._read(key)
-        size = int(answer["ContentRange"].rpartition("/")[2]) if begun else len(first)
+        size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(first)
 
         def read(offset: int, length: int) -> bytes:
             part = self._read_part(key, offset, length, IfMatch=answer["ETag"])

@@ -1,0 +1,33 @@
+# Everything a contributor needs. Every target sets itself up: `make test` on a fresh clone is enough.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Newer than what decides the environment's content exactly if the environment is up to date.
+STAMP := .venv/.installed
+
+.PHONY: setup demo test check
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null \
+		|| { echo "$(PYTHON) was not found; give a Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), but Starling needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[train,dev]" -c constraints.txt
+	@touch $@
+
+# The main job in front of your eyes: interrupted, killed, resumed, and equal to the last bit.
+demo: $(STAMP)
+	$(BIN)/python -m demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+# Fast checks: form, types, and the rules of the house.
+check: $(STAMP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py

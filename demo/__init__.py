@@ -1,0 +1,1 @@
+"""The main job in front of your eyes: `make demo`."""

@@ -1,0 +1,164 @@
+"""What is wrong with a spec is said with file, line, key, and what would be right; all of it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from starling.infra.errors import UsageError
+from starling.orchestrator.loading import load_spec
+from starling.orchestrator.spec import Spec, schema
+from tests.support.specs import plain_spec
+
+GOOD = """\
+name: small
+task: classification
+model: small-cnn
+data: {dataset: digits}
+training:
+  epochs: 2
+  global_batch: 64
+  optimizer: {name: sgd, lr: 1e-1}
+"""
+
+
+def refused(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refusal:
+        load_spec(path, list(overrides))
+    assert refusal.value.exit_code == 2
+    return [line.replace(f"{tmp_path}/", "") for line in str(refusal.value).splitlines()]
+
+
+def accepted(tmp_path: Path, text: str, *overrides: str) -> Spec:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return load_spec(path, list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "said"),
+    [
+        ("epochs: 2 -> epoch: 2", 6, "training.epoch: unknown key; did you mean epochs?"),
+        ("epochs: 2 -> epochs: two", 6, "training.epochs: should be a whole number, not 'two'"),
+        ("epochs: 2 -> epochs: 0", 6, "training.epochs: should be greater than or equal to 1, not 0"),
+        ("epochs: 2 -> epochs: '2'", 6, "training.epochs: should be a whole number, not '2'"),
+        ("global_batch: 64 -> global_batch: 65", 7, "training.global_batch: 65 is no multiple of virtual_shards (8); use 64"),
+        ("epochs: 2 -> epochs: 2\n  virtual_shards: 12", 7, "training.virtual_shards: 12 is no power of two; use 8 or 16"),
+        ("name: sgd -> name: sdg", 8, "training.optimizer.name: unknown value 'sdg'; did you mean sgd?"),
+        ("lr: 1e-1 -> lr: -1", 8, "training.optimizer.lr: should be greater than 0, not -1"),
+        ("lr: 1e-1 -> lr: 1, eps: 1", 8, "training.optimizer.eps: has no effect with optimizer sgd; drop it"),
+        (", lr: 1e-1 -> ", 8, "training.optimizer.lr: is required: Learning rate"),
+        ("name: small\n -> name: Small\n", 1, "name: 'Small' does not fit"),
+        ("model: small-cnn -> model: resnet18", 3, "use small-cnn or torchvision/resnet18"),
+        ("model: small-cnn -> modle: small-cnn", 3, "modle: unknown key; did you mean model?"),
+        ("task: classification -> task: mine:Task", None, "code: task mine:Task is your own: name the folder"),
+        ("{dataset: digits} -> {dataset: a/b}", 4, "data.dataset: 'a/b' is no dataset name"),
+        ("  epochs: 2 -> nodes: {min: 3, max: 2}\n  epochs: 2", 6, "training.nodes: unknown key"),
+        ("name: small\n -> name: small\nnodes: {min: 3, max: 2}\n", 2, "nodes.min: 3 is more than nodes.max (2)"),
+        ("name: small\n -> name: small\nnodes: {max: 3, gpus_per_node: 4}\n", 2, "nodes.max: 3 nodes x 4 ranks = 12 ranks"),
+        ("name: small\n -> name: small\nlimits: {max_duration: 5 years}\n", 2, "limits.max_duration: '5 years' is no duration"),
+        ("name: small\n -> name: small\nlimits: {deadline: 2027-01-01T10:00:00}\n", 2, "no time with a time zone"),
+        ("name: small\n -> name: small\nlimits: {budget: .nan}\n", 2, "limits.budget: should be"),
+        ("name: small\n -> name: small\nprovider: aws\n", 2, "provider: unknown value 'aws'"),
+        ("name: small\n -> name: small\nname: other\n", 2, "name: given twice (first in line 1)"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_named(tmp_path: Path, changed: str, line: int | None, said: str) -> None:
+    before, after = changed.split(" -> ")
+    assert before in GOOD
+    lines = refused(tmp_path, GOOD.replace(before, after, 1))
+    where = f"spec.yaml:{line}: " if line else "spec.yaml: "
+    assert any(entry.startswith(where) and said in entry for entry in lines), lines
+
+
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
+    lines = refused(tmp_path, GOOD.replace("epochs: 2", "epoch: 2").replace("small-cnn", "3"), "nodes.mix=1", "x")
+    assert len(lines) == 5
+    assert any(line.startswith("-o nodes.mix=1: nodes.mix: unknown key") for line in lines)
+    assert any(line.startswith("-o x: write KEY=VALUE") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "name: is required"),
+        ("- a\n", "a spec is a mapping of keys"),
+        ("name: [\n", "spec.yaml:2: this is not valid YAML"),
+        ("name: \x00", "this is not valid YAML"),
+        (GOOD + "code: nowhere\n", "spec.yaml:9: code: "),
+    ],
+)
+def test_no_spec_at_all(tmp_path: Path, text: str, said: str) -> None:
+    assert any(said in line for line in refused(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.yaml: cannot read the spec: No such file"):
+        load_spec(tmp_path / "none.yaml", [])
+
+
+def test_overrides_are_yaml_and_reach_into_short_forms(tmp_path: Path) -> None:
+    spec = accepted(
+        tmp_path,
+        GOOD,
+        "training.optimizer={name: adam, lr: 1e-3, betas: [0.8, 0.9]}",
+        "model.options.width=3",
+        "training.schedule=cosine",
+        "provider.price_per_hour=2",
+        "limits.max_duration=1h30m",
+    )
+    assert spec.training.optimizer.lr == 0.001
+    assert spec.training.optimizer.betas == (0.8, 0.9)
+    assert spec.model is not None
+    assert spec.model.options == {"width": 3}
+    assert spec.training.schedule.name == "cosine"
+    assert spec.provider.price_per_hour == 2
+    assert spec.limits.max_duration == 5400
+
+
+def test_an_override_cannot_reach_into_a_value(tmp_path: Path) -> None:
+    assert refused(tmp_path, GOOD, "training.epochs.x=1") == [
+        "-o training.epochs.x=1: training.epochs is 2, not a section with keys"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("12h", 43200), ("1h30m", 5400), ("45s", 45), ("2d", 172800), (90, 90), (0.5, 0.5), ("1.5h", 5400)],
+)
+def test_durations(text: object, seconds: float) -> None:
+    spec = Spec.model_validate(plain_spec(limits={"max_duration": text}))
+    assert spec.limits.max_duration == seconds
+
+
+def test_a_resolved_spec_is_a_spec_and_resolves_to_itself() -> None:
+    full = plain_spec(
+        limits={"max_duration": "2h", "deadline": "2027-01-01T10:00:00Z", "budget": 3},
+        nodes={"max": 2, "gpus_per_node": 2},
+        provider="local",
+    )
+    resolved = Spec.model_validate(full).resolved()
+    again = yaml.safe_load(yaml.safe_dump(resolved))
+    assert Spec.model_validate(again).resolved() == resolved
+    assert resolved["nodes"]["ranks_per_node"] == 2
+    assert resolved["limits"]["stall"] == 1800.0
+    assert set(resolved["training"]["optimizer"]) == {"name", "lr", "momentum", "weight_decay", "betas", "eps"}
+
+
+def test_the_shipped_spec_is_valid() -> None:
+    spec = load_spec(Path(__file__).parents[3] / "configs" / "digits.yaml", [])
+    assert spec.training.virtual_shards == 8
+    assert spec.nodes.max == 3
+
+
+def test_the_schema_describes_every_key() -> None:
+    document = schema()
+    sections = [document, *document["$defs"].values()]
+    keys = [(name, key) for section in sections for name, key in section["properties"].items()]
+    assert len(keys) > 45
+    assert [name for name, key in keys if not key.get("description")] == []
+    assert all(section["additionalProperties"] is False for section in sections)

@@ -1,0 +1,73 @@
+"""S3's errors: the table knows what botocore can raise, and nothing unknown passes for something known."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import botocore.exceptions
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from starling.infra.errors import StoreAccessDenied, StoreError, StoreUnavailable
+from starling.infra.store.s3_errors import CODES, EXCEPTIONS, s3_errors_named, store_error
+
+
+def response(code: str, status: int = 400) -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": "words."}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "PutObject")
+
+
+def raised_by_botocore(base: str, pattern: str = "") -> list[type[BotoCoreError]]:
+    """Its exceptions below `base` whose names match."""
+    ancestor: type[BotoCoreError] = getattr(botocore.exceptions, base)
+    kinds = [kind for _, kind in inspect.getmembers(botocore.exceptions, inspect.isclass)]
+    return [kind for kind in kinds if issubclass(kind, ancestor) and re.search(pattern, kind.__name__)]
+
+
+def instance(kind: type[BotoCoreError]) -> BotoCoreError:
+    """One of them, whatever its message wants to know."""
+    made = kind.__new__(kind)
+    Exception.__init__(made, "words")
+    return made
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_says_what_where_and_what_to_do(code: str) -> None:
+    kind, advice = CODES[code]
+    error = store_error("write", "s3://bucket/k", response(code))
+    assert type(error) is kind
+    assert str(error) == f"cannot write s3://bucket/k: {code}, words; {advice}"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, StoreError), (404, StoreError), (500, StoreUnavailable)])
+def test_an_unknown_code_is_told_and_taken_for_nothing_else(status: int, kind: type[StoreError]) -> None:
+    error = store_error("write", "s3://bucket/k", response("BrandNew", status))
+    assert type(error) is kind
+    assert "BrandNew, words" in str(error)
+
+
+def test_every_exception_of_the_table_exists() -> None:
+    assert all(issubclass(getattr(botocore.exceptions, name), BotoCoreError) for name in EXCEPTIONS)
+
+
+@pytest.mark.parametrize("kind", raised_by_botocore("HTTPClientError") + raised_by_botocore("ConnectionError"))
+def test_whatever_the_network_does_the_store_is_unavailable(kind: type[BotoCoreError]) -> None:
+    assert type(store_error("write", "s3://bucket/k", instance(kind))) is StoreUnavailable
+
+
+@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "Credential|Token|SSO|Profile"))
+def test_whatever_is_wrong_with_credentials_access_is_denied(kind: type[BotoCoreError]) -> None:
+    assert type(store_error("write", "s3://bucket/k", instance(kind))) is StoreAccessDenied
+
+
+def test_an_unknown_exception_is_told_and_keeps_its_cause() -> None:
+    cause = instance(BotoCoreError)
+    with (
+        pytest.raises(StoreError, match=r"words; this error \(BotoCoreError\) is unknown") as caught,
+        s3_errors_named("x", "y"),
+    ):
+        raise cause
+    assert type(caught.value) is StoreError
+    assert caught.value.__cause__ is cause
