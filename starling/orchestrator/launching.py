@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from starling.orchestrator.controller_lock import ControllerLock, controllers_folder
@@ -22,6 +23,8 @@ def start_controller(run: str, store_uri: str) -> int | None:
             stderr=log,
             start_new_session=True,
         )
+    # Reaped while we live, so that a controller that ends is not left as a zombie; it does not need us to live.
+    threading.Thread(target=process.wait, name="controller-reaper", daemon=True).start()
     return process.pid
 
 

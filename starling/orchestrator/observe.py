@@ -14,7 +14,7 @@ from starling.orchestrator.spec import Spec
 OFFERS_SECONDS = 60.0
 """How long offers are taken for current."""
 FIRST_RETRY_SECONDS = 5.0
-LONGEST_RETRY_SECONDS = 300.0
+LONGEST_RETRY_SECONDS = 60.0
 
 
 class Observer:

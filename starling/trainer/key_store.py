@@ -111,8 +111,8 @@ class KeyStore(dist.Store):  # type: ignore[misc,name-defined]  # torch does not
                 continue
 
     def _key(self, key: str) -> str:
-        # Keys of TorchElastic hold slashes and anything else; '%' is not allowed in ours.
-        return f"{self._prefix}/{quote(key, safe='').replace('%', '=')}"
+        # Keys of TorchElastic hold slashes and anything else; ours allow neither '%' nor '~' nor a leading dot.
+        return f"{self._prefix}/k-{quote(key, safe='').replace('%', '=').replace('~', '=7E')}"
 
 
 def _to_bytes(value: Any) -> bytes:

@@ -6,7 +6,10 @@ every single call, and can kill the controller before any of its side effects.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starling.infra import layout
@@ -23,7 +26,7 @@ from starling.infra.records import (
     Progress,
     RunRecord,
 )
-from starling.infra.store import Store
+from starling.infra.store import Store, open_store
 from starling.orchestrator.controller import Controller
 from starling.orchestrator.reading import read_verdict
 from starling.orchestrator.runs import create_run
@@ -31,6 +34,13 @@ from starling.orchestrator.spec import Spec
 
 BOOT_SECONDS = 3.0
 CHANGES = ("create", "replace", "put", "delete", "launch", "terminate", "forget")
+
+
+@contextlib.contextmanager
+def quick_store() -> Iterator[Store]:
+    """A folder store that need not wait for a disk, where the system has such a place."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        yield open_store(folder)
 
 
 class Killed(BaseException):

@@ -131,7 +131,7 @@ def test_no_requirements_need_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
-BACKEND = '''
+BACKEND = """
 import zipfile
 
 def build_wheel(folder, config_settings=None, metadata_directory=None):
@@ -142,4 +142,4 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
         wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("tiny-1.dist-info/RECORD", "tiny.py,,\\ntiny-1.dist-info/METADATA,,\\ntiny-1.dist-info/WHEEL,,\\ntiny-1.dist-info/RECORD,,\\n")
     return name
-'''  # noqa: E501
+"""  # noqa: E501

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Commands:
     def type(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "starling.cli", *words]
         return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, timeout=PATIENCE, check=False)
+
+    def interrupt_at_once(self, nodes: list[str]) -> None:
+        """Kill several nodes at the same time."""
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            done = list(pool.map(lambda node: self.type("interrupt", "r", "--node", node, "--hard"), nodes))
+        assert [d.returncode for d in done] == [0] * len(nodes), done
 
     def json(self, *words: str) -> dict[str, Any]:
         done = self.type(*words, "--json")

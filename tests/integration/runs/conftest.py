@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +20,20 @@ def starling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comman
     home = (tmp_path / "home").resolve()
     monkeypatch.setenv(HOME, str(home))
     monkeypatch.delenv("STARLING_STORE", raising=False)
-    scratch = set(Path(tempfile.gettempdir()).glob("starling-*"))
+    temporary = Path(tempfile.mkdtemp(prefix="runs-"))  # short: sockets lie below it
+    monkeypatch.setenv("TMPDIR", str(temporary))
     commands = Commands(tmp_path)
     try:
         yield commands
         assert not _node_processes(home), "processes of ended nodes are still alive"
-        left = set(Path(tempfile.gettempdir()).glob("starling-*")) - scratch
+        left = [path.name for path in temporary.iterdir()]
         assert not left, f"temporary files were left: {left}"
     finally:
         commands.kill_controllers()
         provider = LocalProvider(home=home)
         for machine in provider.list():
             provider.terminate(machine.node)
+        shutil.rmtree(temporary)
 
 
 def _node_processes(home: Path) -> dict[int, dict[str, str]]:

@@ -70,8 +70,7 @@ def test_one_process_of_a_node_dies_alone(starling: Commands, undisturbed: str, 
 def test_every_node_is_killed_at_once(starling: Commands, undisturbed: str) -> None:
     starling.run()
     status = starling.wait_training(3)
-    for node in status["nodes"]:
-        assert starling.type("interrupt", "r", "--node", node["id"], "--hard").returncode == 0
+    starling.interrupt_at_once([node["id"] for node in status["nodes"]])
     result = starling.result()
     assert_same_bits(result, undisturbed)
     assert result["interruptions"] == 3
@@ -127,7 +126,7 @@ def test_stop_and_resume(starling: Commands, undisturbed: str) -> None:
     assert stopped.returncode in (0, 3), stopped.stderr
     result = starling.result()
     assert result["state"] == "stopped"
-    starling.brake.unlink()
+    starling.brake.unlink(missing_ok=True)
     resumed = starling.type("resume", "r", "-o", "nodes.max=2", "--json")
     assert resumed.returncode == 0, resumed.stderr
     result = starling.result()

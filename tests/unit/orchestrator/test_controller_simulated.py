@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +10,15 @@ from starling.infra.errors import NoCapacity, ProviderError, StoreUnavailable
 from starling.infra.journal import read_events
 from starling.infra.providers.fake import FakeProvider
 from starling.infra.records import EventKind, NodeIntent, RunState, Verdict
-from starling.infra.store import Store, open_store
+from starling.infra.store import Store
 from starling.orchestrator.reading import read_verdict
 from starling.orchestrator.runs import request_stop, resume_run
-from tests.support.simulated_run import Killed, SimulatedRun
+from tests.support.simulated_run import Killed, SimulatedRun, quick_store
 from tests.support.specs import spec
 
-LONG_ENOUGH = 400.0
+LONG_ENOUGH = 700.0
+EXAMPLES = 20
+"""Each is a whole run; more were tried when this was written, and the same ones are tried every time."""
 
 WHAT_HAPPENS = st.one_of(
     st.tuples(st.just("time"), st.integers(1, 8)),
@@ -53,11 +53,11 @@ def happen(world: SimulatedRun, what: str, number: int) -> None:
             world.provider.fail_next(what.split()[0], ProviderError("throttled"), number)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(WHAT_HAPPENS, max_size=14))
 def test_nothing_is_doubled_or_leaked(story: list[tuple[str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        world = SimulatedRun(open_store(folder), spec())
+    with quick_store() as store:
+        world = SimulatedRun(store, spec())
         controller = world.live(world.controller(), 2)
         for what, number in story:
             happen(world, what, number)
@@ -82,11 +82,11 @@ def test_nothing_is_doubled_or_leaked(story: list[tuple[str, int]]) -> None:
         assert all(intent.gone_at is not None for intent in intents)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=25))
 def test_a_controller_killed_between_any_two_actions_loses_nothing(lives: list[int]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        world = SimulatedRun(open_store(folder), spec())
+    with quick_store() as store:
+        world = SimulatedRun(store, spec())
         controller = world.controller()
         for number, some in enumerate(lives):
             world.lives = some
@@ -106,11 +106,11 @@ def test_a_controller_killed_between_any_two_actions_loses_nothing(lives: list[i
         assert world.provider.machines == [], "leftovers were not cleared up"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=12))
 def test_two_controllers_acting_in_the_middle_of_each_other(moments: list[int]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        world = SimulatedRun(open_store(folder), spec())
+    with quick_store() as store:
+        world = SimulatedRun(store, spec())
         one, other = world.controller(), world.controller()
         for number, moment in enumerate(moments):
             world.intruders = {moment: other}

@@ -17,7 +17,7 @@ def offer(price: float) -> Offer:
 
 @pytest.mark.parametrize(
     ("shards", "ranks_per_node", "nodes"),
-    [(8, 1, [1, 2, 3, 4, 8]), (16, 1, [1, 2, 3, 4, 6, 8, 16]), (8, 4, [1, 2]), (1, 1, [1]), (8, 3, [1, 2]), (2, 4, [1])],
+    [(8, 1, [1, 2, 3, 4, 8]), (16, 1, [1, 2, 3, 4, 6, 8, 16]), (8, 4, [1, 2]), (1, 1, [1]), (8, 3, [1, 2])],
 )  # fmt: skip
 def test_useful_world_sizes(shards: int, ranks_per_node: int, nodes: list[int]) -> None:
     assert [world.nodes for world in useful_worlds(shards, ranks_per_node)] == nodes
