@@ -91,7 +91,8 @@ def headline(told: dict[str, Any]) -> str:
 def panel(view: View, told: dict[str, Any]) -> RenderableType:
     """Everything worth watching."""
     total, step = told["total_steps"], told["step"]
-    bar = ProgressBar(total=total or 1, completed=step if total else 0, width=BAR_WIDTH)
+    bar = Table.grid()  # a bare bar does not end its line
+    bar.add_row(ProgressBar(total=total or 1, completed=step if total else 0, width=BAR_WIDTH))
     parts: list[RenderableType] = [Text(headline(told), style="bold"), bar]
     if told["reason"]:
         parts.append(Text(told["reason"], style="yellow"))

@@ -48,6 +48,7 @@ def test_the_panel_shows_nodes_checkpoint_and_events() -> None:
     shown = console.file.getvalue()
     for text in ("mine.0.0", "interruption notice", "last checkpoint: step 5", "three of three", "$0.00"):
         assert text in shown
+    assert next(line for line in shown.splitlines() if "━" in line).strip("━╸╺ ") == "", "the bar has its own line"
 
 
 def test_plain_lines_come_on_change_only() -> None:
