@@ -13,7 +13,7 @@ from starling.infra import layout
 from starling.infra.errors import ObjectNotFound, StoreError, UsageError
 from starling.infra.providers.base import Machine
 from starling.infra.records import Event, Failure, NodeIntent, NodeStatus, Record, RunRecord, Verdict
-from starling.infra.store import Store
+from starling.infra.store import Store, object_uri
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.report import View
 from starling.orchestrator.spec import Spec
@@ -122,12 +122,6 @@ class RunReader:
                 return  # removed between the listing and now
             self._seen[key] = known
         into[name] = kind.from_bytes(known[1])
-
-
-def object_uri(store_uri: str, key: str) -> str:
-    """A key's full URI; a store's options stay behind it."""
-    place, mark, options = store_uri.partition("?")
-    return f"{place.rstrip('/')}/{key}{mark}{options}"
 
 
 def read_spec(store: Store, run: str, incarnation: int) -> Spec:

@@ -7,9 +7,10 @@ the supervisor's death, but end only after Python's finalisation, for seconds du
 import torch
 
 from starling.infra.processes import die_with_parent
+from starling.infra.store import s3
 from starling.trainer import worker
 
-__all__ = ["worker"]
+__all__ = ["s3", "worker"]
 
 die_with_parent()
 # The first call imports the compiler's settings, about a second's worth of modules.

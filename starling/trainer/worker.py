@@ -20,7 +20,7 @@ from starling.infra import layout
 from starling.infra.errors import ObjectExists, UsageError
 from starling.infra.processes import die_with_parent
 from starling.infra.records import Failure
-from starling.infra.store import Store, open_store
+from starling.infra.store import Store, object_uri, open_store
 from starling.trainer.announce import Announcer, announce_done
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
@@ -254,7 +254,7 @@ def _announce_done(job: Job, store: Store, task: Task) -> None:
     newest = max(committed_steps(store, prefix), default=None)
     if newest is None:
         raise UsageError("training is done, but the store took no checkpoint; see the log for the reason")
-    uri = f"{store.uri.rstrip('/')}/{manifest_key(prefix, newest)}"
+    uri = object_uri(store.uri, manifest_key(prefix, newest))
     announce_done(store, job.run, job.incarnation, read_manifest(store, prefix, newest), uri, task.loss_name)
 
 

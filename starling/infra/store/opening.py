@@ -31,6 +31,12 @@ def open_store(uri: str) -> Store:
     raise UsageError(f"bad store {uri!r}: {scheme[1]}:// is not supported; give {FORMS}")
 
 
+def object_uri(store_uri: str, key: str) -> str:
+    """A key's full URI; a store's options stay behind it."""
+    place, mark, options = store_uri.partition("?")
+    return f"{place.rstrip('/')}/{key}{mark}{options}"
+
+
 def _open_folder(path: str, uri: str) -> Store:
     if not path or "\0" in path:
         raise UsageError(f"bad store {uri!r}: give {FORMS}")

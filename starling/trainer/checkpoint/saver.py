@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
-from starling.infra.store.base import Store
+from starling.infra.store import Store, object_uri
 from starling.trainer.checkpoint.files import share, write_tensors
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import (
@@ -168,7 +168,7 @@ class Saver:
         except ObjectExists:
             log.info("step %d had been committed before", state.step)
         size = sum(part.size for part in parts)
-        uri = f"{self._store.uri.rstrip('/')}/{key}"
+        uri = object_uri(self._store.uri, key)
         self._on_commit(Commit(manifest=manifest, uri=uri, seconds=time.monotonic() - since, bytes=size))
         self._retire()
 

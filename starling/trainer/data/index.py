@@ -17,7 +17,7 @@ from pydantic import Field
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, UsageError
 from starling.infra.records import Record
-from starling.infra.store import Store, open_store
+from starling.infra.store import Store, object_uri, open_store
 
 FORMAT: Literal[1] = 1
 """Version of the index's own layout."""
@@ -149,8 +149,7 @@ def is_uri(dataset: str) -> bool:
 
 def dataset_uri(store: Store, name: str) -> str:
     """The URI under which any store finds this dataset."""
-    path, mark, query = store.uri.partition("?")
-    return f"{path.rstrip('/')}/{layout.dataset(name).rstrip('/')}{mark}{query}"
+    return object_uri(store.uri, layout.dataset(name).rstrip("/"))
 
 
 def prepare_command(store: Store, dataset: str) -> str:
