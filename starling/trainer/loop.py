@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from starling.infra.errors import StoreUnavailable
 from starling.trainer.announce import Announcer
 from starling.trainer.checkpoint.retention import best_interval
 from starling.trainer.checkpoint.saver import Saver
@@ -61,12 +62,13 @@ class Loop:
     """On one rank of every node."""
     announcer: Announcer | None
     """On rank 0."""
-    progress: ProgressFile | None
     counter: StepCounter | None
     """On one rank of every node."""
     metrics: MetricsFile | None
     """On rank 0."""
     nodes: int
+    progress: ProgressFile | None = None
+    """On one rank of every node."""
     step: int = 0
     """Steps completed."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -87,7 +89,12 @@ class Loop:
         return self.training.epochs * self.steps_per_epoch
 
     def run(self) -> Outcome:
-        """Train until the run or the round is over; every rank returns the same. Raises PeerLost."""
+        """Train until the run or the round is over; every rank returns the same.
+
+        Raises:
+            PeerLost: a peer is gone.
+            StoreUnavailable: the final state could not be committed.
+        """
         first = self.step
         while self.step < self.total_steps:
             request, due = self._vote()
@@ -103,7 +110,8 @@ class Loop:
                 self._save(upload=True)
             elif self.checkpoint.every_steps and self.step % self.checkpoint.every_steps == 0:
                 self._save(upload=True)
-        self._commit_now()
+        if not self._commit_now():
+            raise StoreUnavailable(f"training is done, but the store did not take the state of step {self.step}")
         return Outcome.DONE
 
     def state(self) -> TrainingState:
@@ -188,19 +196,17 @@ class Loop:
         self.comm.barrier()
         return Outcome(request.name.lower())
 
-    def _commit_now(self) -> None:
-        """Return once the present state is committed on all ranks' word, or cannot be."""
-        self._save(upload=True)
-        failed = self.comm.vote(int(self._flush() is not None))[0]
-        for pause in (1.0, 2.0, 5.0, 10.0, 30.0):
-            if not failed:
+    def _commit_now(self) -> bool:
+        """Commit the present state, patiently; returns, equal on all ranks, whether it is committed."""
+        for pause in (1.0, 2.0, 5.0, 10.0, 30.0, 0.0):
+            self._save(upload=True)
+            if not self.comm.vote(int(self._flush() is not None))[0]:
                 break
+            self.stored_step = -1
             log.warning("step %d is not committed, trying again in %.0f s", self.step, pause)
             time.sleep(pause)
-            self.stored_step = -1
-            self._save(upload=True)
-            failed = self.comm.vote(int(self._flush() is not None))[0]
         self._end_progress()
+        return self.stored_step == self.step
 
     def _save(self, *, upload: bool) -> None:
         if upload and self.stored_step == self.step:

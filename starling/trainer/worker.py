@@ -121,56 +121,38 @@ class _Parts:
 def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> Iterator[Loop]:
     """Resume and build the loop; close its threads at the end."""
     job, comm, work = parts.job, parts.comm, parts.job.work_dir
-    prefix = layout.checkpoints(job.run)
     local = LocalCheckpoints(work / "checkpoints")
     skipped: list[tuple[int, str]] = []
     resumed = find_state(
         comm,
         parts.store,
-        prefix,
+        layout.checkpoints(job.run),
         local,
         work,
         last_step=parts.counter.read(),
         on_skip=lambda step, reason: skipped.append((step, reason)),
     )
     stepper = kind(parts.task, parts.model, job.training, comm, parts.device)
-    train, val = parts.task.train_samples(), parts.task.val_samples()
+    train = parts.task.train_samples()
     announcer = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if comm.rank == 0 else None
-    saver = _saver(parts, prefix, local, steps_per_epoch(len(train), job.training.global_batch), announcer)
+    saver = _saver(parts, local, steps_per_epoch(len(train), job.training.global_batch), announcer)
     loop = Loop(
         training=job.training,
         checkpoint=job.checkpoint,
         comm=comm,
         stepper=stepper,
         train=train,
-        val=val,
+        val=parts.task.val_samples(),
         control=Control(work),
         saver=saver,
         announcer=announcer,
-        progress=None,
         counter=parts.counter if parts.leads_node else None,
         metrics=MetricsFile(work / "metrics.jsonl") if comm.rank == 0 else None,
         nodes=len(parts.round.nodes),
     )
     _continue_from(resumed, loop, stepper)
     _note_fitness(parts, loop, announcer)
-    if parts.leads_node:
-        loop.progress = ProgressFile(
-            work / "progress.json",
-            loop.total_steps,
-            loop.steps_per_epoch,
-            parts.round.number,
-            comm.rank,
-            comm.world_size,
-        )
-        loop.progress.update(loop.step, loss=None, checkpoint_step=None, force=True)
-    log.info("round %d: from step %d (%s)", parts.round.number, loop.step, resumed.source)
-    if announcer:
-        for step, reason in skipped:
-            announcer.skipped(step, reason)
-        announcer.round_began(
-            world_size=comm.world_size, resume_step=loop.step, last_step=resumed.last_step, source=resumed.source
-        )
+    _say_where_it_begins(parts, loop, resumed, skipped)
     if saver and resumed.source in ("peer", "store"):
         # Were the rank that gave us the state to die now, this node could still go on from here.
         saver.save(loop.state(), upload=False)
@@ -181,9 +163,22 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
         announcer.close()
 
 
-def _saver(
-    parts: _Parts, prefix: str, local: LocalCheckpoints, epoch_steps: int, announcer: Announcer | None
-) -> Saver | None:
+def _say_where_it_begins(parts: _Parts, loop: Loop, resumed: Resumed, skipped: list[tuple[int, str]]) -> None:
+    comm, number = parts.comm, parts.round.number
+    log.info("round %d: from step %d (%s)", number, loop.step, resumed.source)
+    if parts.leads_node:
+        path = parts.job.work_dir / "progress.json"
+        loop.progress = ProgressFile(path, loop.total_steps, loop.steps_per_epoch, number, comm.rank, comm.world_size)
+        loop.progress.update(loop.step, loss=None, checkpoint_step=None, force=True)
+    if loop.announcer:
+        for step, reason in skipped:
+            loop.announcer.skipped(step, reason)
+        loop.announcer.round_began(
+            world_size=comm.world_size, resume_step=loop.step, last_step=resumed.last_step, source=resumed.source
+        )
+
+
+def _saver(parts: _Parts, local: LocalCheckpoints, epoch_steps: int, announcer: Announcer | None) -> Saver | None:
     if not parts.leads_node:
         return None
     job = parts.job
@@ -204,7 +199,7 @@ def _saver(
 
     return Saver(
         parts.store,
-        prefix,
+        layout.checkpoints(job.run),
         local,
         job.work_dir,
         origin,

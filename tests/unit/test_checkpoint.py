@@ -150,6 +150,14 @@ def test_retention_follows_the_commit(savers: Savers, folder_store: Store) -> No
     assert left == {"0000000010", "0000000014", "0000000016"}
 
 
+def test_parts_that_were_never_committed_go_with_the_next_commit(savers: Savers, folder_store: Store) -> None:
+    folder_store.put(f"{PREFIX}0000000007/part-0-0-of-2.safetensors", b"its uploader died")
+    folder_store.put(f"{PREFIX}0000000099/part-0-0-of-2.safetensors", b"somebody may be at it")
+    savers.save(state(10))
+    folders = {info.key.split("/")[3] for info in folder_store.list(PREFIX)}
+    assert folders == {"0000000010", "0000000099"}
+
+
 def test_a_local_save_leaves_the_store_alone(savers: Savers, folder_store: Store, tmp_path: Path) -> None:
     original = state(11)
     savers.save(original, upload=False)

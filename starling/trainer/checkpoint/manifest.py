@@ -13,6 +13,8 @@ from typing import Any
 from starling.infra.records import Record
 from starling.infra.store.base import Store
 
+_OBJECT = re.compile(r"(\d{10})/([^/]+)")
+
 
 class Part(Record):
     """One uploaded share of a checkpoint."""
@@ -59,8 +61,17 @@ def receipt_key(part: str) -> str:
 
 def committed_steps(store: Store, prefix: str) -> list[int]:
     """Steps of all committed checkpoints, oldest first: the one place that says what counts as committed."""
-    pattern = re.compile(re.escape(prefix) + r"(\d{10})/manifest\.json")
-    return sorted(int(found[1]) for info in store.list(prefix) if (found := pattern.fullmatch(info.key)))
+    return committed_and_begun(store, prefix)[0]
+
+
+def committed_and_begun(store: Store, prefix: str) -> tuple[list[int], list[int]]:
+    """Steps with a manifest, and steps that have parts but no manifest (yet, or any more); each oldest first."""
+    begun: set[int] = set()
+    committed: set[int] = set()
+    for info in store.list(prefix):
+        if found := _OBJECT.fullmatch(info.key.removeprefix(prefix)):
+            (committed if found[2] == "manifest.json" else begun).add(int(found[1]))
+    return sorted(committed), sorted(begun - committed)
 
 
 def read_manifest(store: Store, prefix: str, step: int) -> Manifest:

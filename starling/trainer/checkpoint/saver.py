@@ -25,7 +25,7 @@ from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import (
     Manifest,
     Part,
-    committed_steps,
+    committed_and_begun,
     delete_checkpoint,
     manifest_key,
     part_key,
@@ -170,7 +170,7 @@ class Saver:
         size = sum(part.size for part in parts)
         uri = object_uri(self._store.uri, key)
         self._on_commit(Commit(manifest=manifest, uri=uri, seconds=time.monotonic() - since, bytes=size))
-        self._retire()
+        self._retire(state.step)
 
     def _await_part(self, step: int, index: int) -> Part:
         key = receipt_key(self._part_key(step, index))
@@ -184,9 +184,11 @@ class Saver:
                 pause = min(1.0, pause * 1.5)
         raise StoreUnavailable(f"node {index} of {self._uploaders} did not upload its part of step {step}")
 
-    def _retire(self) -> None:
-        steps = committed_steps(self._store, self._prefix)
-        for step in expendable(steps, steps_per_epoch=self._origin.steps_per_epoch, keep=self._origin.keep):
+    def _retire(self, newest: int) -> None:
+        """Drop what retention lets go, and parts of older steps whose uploaders died before the commit."""
+        committed, begun = committed_and_begun(self._store, self._prefix)
+        stale = expendable(committed, steps_per_epoch=self._origin.steps_per_epoch, keep=self._origin.keep)
+        for step in [*stale, *(step for step in begun if step < newest)]:
             delete_checkpoint(self._store, self._prefix, step)
 
     def _part_key(self, step: int, index: int) -> str:
