@@ -61,8 +61,8 @@ def plan_text(plan: Plan) -> str:
     offer = plan.offer
     bought = "nothing that fits is offered"
     if offer is not None:
-        bought = f"{offer.provider} {offer.instance_type} in {offer.zone}, {offer.market.value}"
-        bought += f", {money(offer.price_per_hour)} an hour"
+        kind = "a local node" if offer.provider == "local" else f"{offer.instance_type} in {offer.zone}"
+        bought = f"{kind}, {offer.market.value}, {money(offer.price_per_hour)} an hour"
     nodes = f"{plan.nodes_min}" if plan.nodes_min == plan.nodes_max else f"{plan.nodes_min} to {plan.nodes_max}"
     lines = [
         f"run of {plan.name}: {steps}",

@@ -119,19 +119,23 @@ class Supervisor(LocalElasticAgent):
             self._worker_group.state = result.state
             if result.state is not WorkerState.HEALTHY:
                 # Local peers of a worker that died wait in collectives: nothing of theirs is worth waiting for.
-                self._shutdown(signal.SIGKILL, timeout=GRACE)
+                self._kill_workers()
                 return result
             if self._round_is_lost():
                 over_since = over_since or time.monotonic()
                 # Workers that are still connecting to a peer that died would wait for it; they have nothing to lose.
                 if time.monotonic() - over_since > GRACE or not self._is_training():
-                    self._shutdown(signal.SIGKILL, timeout=GRACE)
+                    self._kill_workers()
                     return RunResult(state=WorkerState.STOPPED)
             elif self._rendezvous_handler.num_nodes_waiting() > 0 and not self._control.is_asked(Request.JOIN):
                 self._control.ask(Request.JOIN)
 
     def _round_is_lost(self) -> bool:
         return self._rendezvous_handler.round_is_over() or bool(self._rendezvous_handler.lost_members())
+
+    def _kill_workers(self) -> None:
+        assert self._pcontext is not None
+        self._pcontext.close(signal.SIGKILL, timeout=GRACE)
 
     def _is_training(self) -> bool:
         """Whether this node's workers have got as far as the loop in the present round."""
