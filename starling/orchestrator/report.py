@@ -120,9 +120,8 @@ def _step(view: View, last: Progress | None) -> int:
     verdict = view.facts.verdict
     if verdict is not None and verdict.step is not None:
         return verdict.step
-    if last is not None:
-        return last.step
-    return int((view.manifest or {}).get("step", 0))
+    # A checkpoint may be news of a later step than the last heartbeat.
+    return max(last.step if last is not None else 0, int((view.manifest or {}).get("step", 0)))
 
 
 def _reason(view: View) -> str | None:
