@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def run_and_interrupt() -> dict[str, Any]:
     starling("plan", SPEC, *_options())
     words = ("run", SPEC, *_options(), "--name", "flock")
     say("starling", *words)
-    with subprocess.Popen(_command(*words), cwd=ROOT) as training:
+    with subprocess.Popen(_command(*words), cwd=ROOT) as training, _stopped_watching(training):
         wait(training, "three nodes to train", lambda s: s["world_size"] == 3 and 0 < s["step"] % 23 < 20)
         starling("interrupt", "flock", "--node", "flock.2.0", "--notice", str(NOTICE_SECONDS))
         wait(training, "the replacement to join", lambda s: s["world_size"] == 3 and "flock.2.1" in training_nodes(s))
@@ -165,10 +167,23 @@ def _options(*more: str) -> list[str]:
     return [word for override in (*OVERRIDES, *more) for word in ("-o", override)]
 
 
-def _leave_nothing(home: Path) -> None:
-    """End what a failed or interrupted demo left running."""
-    from starling.infra.providers.local.provider import LocalProvider
+@contextmanager
+def _stopped_watching(training: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Do not wait for the end of a run that something else went wrong with."""
+    try:
+        yield
+    finally:
+        training.terminate()
 
+
+def _leave_nothing(home: Path) -> None:
+    """End what a failed or interrupted demo left running: controllers first, since they replace lost nodes."""
+    from starling.infra.providers.local.provider import LocalProvider
+    from starling.orchestrator.launching import controller_pid
+
+    for run in ("flock", "alone"):
+        if pid := controller_pid(run, str(home / "store")):
+            os.kill(pid, signal.SIGKILL)
     provider = LocalProvider(home=home)
     for machine in provider.list():
         provider.terminate(machine.node)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from starling.cli.opening import OpenRun, store_for
 from starling.cli.output import clock_time, emit, money, say, span, table
 from starling.cli.result_text import result_text
@@ -109,5 +107,5 @@ def _status_of(store: Store, run: str) -> dict[str, Any]:
     """A run that cannot be read must not hide the others."""
     try:
         return status(OpenRun(store, run).view())
-    except (StarlingError, ValidationError) as error:
+    except StarlingError as error:
         return {"run": run, "state": "unreadable", "reason": str(error)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from starling.cli.opening import OpenRun, store_for
 from starling.cli.output import emit, note, say
 from starling.cli.result_text import result_text
@@ -39,7 +41,7 @@ def stop_verb(run: str, store_uri: str | None, *, wait: bool, as_json: bool) -> 
 def interrupt_verb(
     run: str, store_uri: str | None, *, node: str | None, notice: float | None, hard: bool, as_json: bool
 ) -> None:
-    """The event comes first, so that recovery is measured from the cause."""
+    """The event bears the time before the call, so that recovery is measured from the cause."""
     if hard and notice is not None:
         raise UsageError("--hard gives no notice: give --hard or --notice SECONDS")
     opened = OpenRun(store_for(store_uri), run)
@@ -47,10 +49,11 @@ def interrupt_verb(
     seconds = None if hard else (DEFAULT_NOTICE_SECONDS if notice is None else notice)
     kind = "hard" if hard else "notice"
     what = "taken at once" if hard else f"to be taken in {seconds:g} s"
-    event = Journal(opened.store, run).write(
-        EventKind.INTERRUPT, victim.node, f"rehearsed interruption: {what}", kind=kind, seconds=seconds or 0.0
-    )
+    at = time.time()
     opened.provider().interrupt(victim.node, seconds)
+    event = Journal(opened.store, run).write(
+        EventKind.INTERRUPT, victim.node, f"rehearsed interruption: {what}", at=at, kind=kind, seconds=seconds or 0.0
+    )
     if as_json:
         emit({"run": run, "node": victim.node, "kind": kind, "seconds": seconds, "at": event.at})
     else:

@@ -34,10 +34,6 @@ def status(node: str) -> str:
     return f"nodes/{node}/status.json"
 
 
-def run_folder(run: str) -> str:
-    return f"runs/{run}/"
-
-
 def run_record(run: str) -> str:
     return f"runs/{run}/run.json"
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from starling.infra.errors import ObjectCorrupt
 
 
 class Record(BaseModel):
@@ -21,7 +23,11 @@ class Record(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        return cls.model_validate_json(data)
+        """Raises ObjectCorrupt if these bytes are no such record."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise ObjectCorrupt(f"damaged {cls.__name__} record: {error.errors()[0]['msg']}") from error
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -231,7 +237,7 @@ class EventKind(StrEnum):
     FIRST_STEP = "first-step"
     """The first step of a round was completed: data {round, step}."""
     ROUND_ENDED = "round-ended"
-    """data {round, step, cause: leave|join|stop|done|peer-lost|failure, last_step}."""
+    """data {round, cause: leave|join|stop|done|peer-lost|failure}. Of a broken round: written when the next begins."""
     CHECKPOINT = "checkpoint"
     """A manifest was created: data {step, seconds, bytes, uri}."""
     CHECKPOINT_SKIPPED = "checkpoint-skipped"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starling.infra.providers.base import Machine
 from starling.infra.records import NodeIntent, RunState
 
 
@@ -37,7 +36,6 @@ class Terminate:
 class TerminateStray:
     """Like Terminate, for a machine without an intent: commit one that says terminate first."""
 
-    machine: Machine
     intent: NodeIntent
     reason: str
 

@@ -163,7 +163,7 @@ def _stray_endings(facts: Facts, now: float) -> Iterator[Action]:
             launched_at=machine.launched_at,
             terminate=Termination(at=now, reason=reason),
         )
-        yield TerminateStray(machine=machine, intent=intent, reason=reason)
+        yield TerminateStray(intent=intent, reason=reason)
 
 
 def _stray_offer(facts: Facts) -> Offer:

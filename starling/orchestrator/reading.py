@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from starling.infra import layout
-from starling.infra.errors import ObjectNotFound, StoreError, UsageError
+from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StoreError, UsageError
 from starling.infra.providers.base import Machine
 from starling.infra.records import Event, Failure, NodeIntent, NodeStatus, Record, RunRecord, Verdict
 from starling.infra.store import Store, object_uri
@@ -20,6 +21,10 @@ from starling.orchestrator.spec import Spec
 
 R = TypeVar("R", bound=Record)
 _READERS = 16
+_PUT = (Event, Failure, NodeStatus)
+"""Records that are written by `put`; what decides anything is written by `create` and `replace`."""
+
+log = logging.getLogger(__name__)
 
 
 class RunReader:
@@ -76,7 +81,10 @@ class RunReader:
                 missing, readers.map(lambda info: self._store.get(info.key).data, missing), strict=True
             ):
                 self._seen[info.key] = (info.tag, data)
-        return sorted((Event.from_bytes(self._seen[info.key][1]) for info in infos), key=lambda event: event.at)
+        found: dict[str, Event] = {}
+        for info in infos:
+            _take(self._seen[info.key][1], Event, info.key, found)
+        return sorted(found.values(), key=lambda event: event.at)
 
     def manifest(self) -> tuple[str, dict[str, Any]] | None:
         """The newest committed checkpoint: its manifest's key, and the manifest."""
@@ -121,7 +129,17 @@ class RunReader:
             except ObjectNotFound:
                 return  # removed between the listing and now
             self._seen[key] = known
-        into[name] = kind.from_bytes(known[1])
+        _take(known[1], kind, name, into)
+
+
+def _take(data: bytes, kind: type[R], name: str, into: dict[str, R]) -> None:
+    """Leave out what a power cut may damage: a store's `put` waits for no disk. Raises ObjectCorrupt for the rest."""
+    try:
+        into[name] = kind.from_bytes(data)
+    except ObjectCorrupt as error:
+        if kind not in _PUT:
+            raise
+        log.debug("%s is passed over: %s", name, error)
 
 
 def read_spec(store: Store, run: str, incarnation: int) -> Spec:

@@ -138,8 +138,9 @@ def _run_id(spec: Spec, name: str | None, clock: Clock) -> str:
     if name is None:
         day = datetime.fromtimestamp(clock.now(), UTC).strftime("%y%m%d")
         return f"{spec.name}-{day}-{secrets.token_hex(2)}"
-    if not re.fullmatch(r"[a-z0-9-]{1,60}", name):
-        raise UsageError(f"--name {name}: use up to 60 lower-case letters, digits and '-'")
+    # Not a '-' first: on every command line it would be taken for an option.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", name):
+        raise UsageError(f"--name {name}: use up to 60 lower-case letters, digits and '-', not beginning with '-'")
     return name
 
 

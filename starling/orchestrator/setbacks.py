@@ -78,9 +78,13 @@ def _streak(facts: Facts, slot: int) -> list[NodeFacts]:
 
 
 def _quick(node: NodeFacts) -> bool:
+    """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word."""
     trained = node.status is not None and node.status.progress is not None
     if node.ended_at is None or trained or node.announced or node.counts:
         return False
+    gave_up = node.status is not None and node.status.ended is not None
+    if gave_up and node.intent.terminate is None:
+        return True
     return node.ended_at - (node.billed_from or node.intent.wanted_at) < QUICK_SECONDS
 
 

@@ -25,7 +25,7 @@ from starling.orchestrator.sections import (
 class Spec(Section):
     """A validated spec. `resolved()` is what a run stores and what its nodes read."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     """Starts the id of every run of this spec; lower-case letters, digits and '-'."""
     task: Task
     """What is learned: "classification", or `module:Class` of your own code."""

@@ -13,7 +13,7 @@ from starling.infra.errors import ObjectExists, StoreError
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, NodeStatus, RunRecord, RunState, Verdict
 from starling.infra.store.base import Store
-from starling.trainer.checkpoint.manifest import Manifest
+from starling.trainer.checkpoint.manifest import Manifest, committed_steps
 from starling.trainer.checkpoint.saver import Commit
 from starling.trainer.round import RoundInfo
 
@@ -143,8 +143,9 @@ def create_verdict(store: Store, run: str, incarnation: int, verdict: Verdict) -
 
 
 def announce_stopped(store: Store, run: str, incarnation: int) -> None:
-    """Create the verdict of a run that was asked to stop and has drained."""
+    """Create the verdict of a run that was asked to stop and has drained; it names the step to go on from."""
     record = RunRecord.from_bytes(store.get(layout.run_record(run)).data)
     reason = record.stop.reason if record.stop else "stopped"
-    verdict = Verdict(state=RunState.STOPPED, at=time.time(), by="trainer", reason=reason)
+    newest = max(committed_steps(store, layout.checkpoints(run)), default=0)
+    verdict = Verdict(state=RunState.STOPPED, at=time.time(), by="trainer", reason=reason, step=newest)
     create_verdict(store, run, incarnation, verdict)

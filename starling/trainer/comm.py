@@ -133,10 +133,12 @@ def peer_errors() -> Iterator[None]:
     """Turn what collectives raise into PeerLost.
 
     gloo raises bare RuntimeErrors, NCCL and the bootstrap store DistErrors (RuntimeErrors too), so the place of the
-    call, not the text of the message, decides.
+    call, not the text of the message, decides. Memory that has run out is this process' own error.
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise PeerLost(str(error).splitlines()[0]) from error
 

@@ -39,6 +39,15 @@ class Control:
     def is_asked(self, request: Request) -> bool:
         return self._path(request).exists()
 
+    def deadline(self, request: Request) -> float | None:
+        """When (epoch seconds) a request must have been granted, if it was asked and says so."""
+        try:
+            asked = json.loads(self._path(request).read_text())
+        except FileNotFoundError:
+            return None
+        deadline = asked.get("deadline")
+        return None if deadline is None else float(deadline)
+
     def withdraw(self, request: Request) -> None:
         self._path(request).unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,17 +14,8 @@ from starling.trainer.config import Job
 from starling.trainer.determinism import device_fingerprint, set_up_device
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fitness:
-    """The result of comparing fingerprints."""
-
-    fingerprint: dict[str, Any]
-    reason: str | None
-    """Why the node does not fit; None if it does."""
-
-
-def check_fitness(store: Store, job: Job) -> Fitness:
-    """Compare this node's fingerprint with the run's; the first node's becomes the run's.
+def check_fitness(store: Store, job: Job) -> str | None:
+    """Why this node's fingerprint does not fit the run's; None if it does. The first node's becomes the run's.
 
     Raises:
         StarlingError: the device asked for is not there.
@@ -34,9 +24,9 @@ def check_fitness(store: Store, job: Job) -> Fitness:
     key = layout.fingerprint(job.run)
     try:
         store.create(key, json.dumps(mine, sort_keys=True).encode())
-        return Fitness(fingerprint=mine, reason=None)
+        return None
     except ObjectExists:
-        return Fitness(fingerprint=mine, reason=difference(json.loads(store.get(key).data), mine))
+        return difference(json.loads(store.get(key).data), mine)
 
 
 def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:

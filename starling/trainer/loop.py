@@ -146,13 +146,14 @@ class Loop:
         self.step += 1
         if self.counter:
             self.counter.write(self.step)
-        loss = result.loss_sum / result.samples
+        counted = max(1.0, result.samples)  # with plain steps a rank's share of an epoch's tail may hold none
+        loss = result.loss_sum / counted
         self._sums[0] += result.loss_sum
         self._sums[1] += result.samples
         if self.progress:
             self.progress.update(self.step, loss=loss, checkpoint_step=self._committed_step())
         if self.metrics:
-            scores = {name: value / result.samples for name, value in result.score_sums.items()}
+            scores = {name: value / counted for name, value in result.score_sums.items()}
             self.metrics.write(step=self.step, epoch=(self.step - 1) // spe, lr=rate, loss=loss, **scores)
 
     def _shard_batch(self, step: int, shard: int) -> tuple[Batch, torch.Tensor]:
@@ -175,6 +176,7 @@ class Loop:
     def _end_epoch(self) -> None:
         record: dict[str, Any] = {"epoch": self.step // self.steps_per_epoch, "step": self.step}
         if self.val is not None:
+            self.stepper.settle_buffers()
             record |= {"val": evaluate(self.stepper, self.val, self.comm)}
         self.history.append(record)
         log.info("epoch %d done: %s", record["epoch"], record.get("val", {}))
@@ -189,8 +191,8 @@ class Loop:
         if request is Request.JOIN:
             self._save(upload=False)
             self._flush()
-        else:
-            self._commit_now()
+        elif not self._commit_now():
+            log.error("step %d is on the disks of this round's nodes only: the store did not take it", self.step)
         self._end_progress()
         # Nobody leaves before all have saved: who forms the next round first ends this one for the rest.
         self.comm.barrier()
@@ -200,18 +202,27 @@ class Loop:
         """Commit the present state, patiently; returns, equal on all ranks, whether it is committed."""
         for pause in (1.0, 2.0, 5.0, 10.0, 30.0, 0.0):
             self._save(upload=True)
-            if not self.comm.vote(int(self._flush() is not None))[0]:
+            failed, late = self.comm.vote(int(self._flush() is not None), int(self._must_be_gone(within=pause)))
+            if not failed:
                 break
             self.stored_step = -1
-            log.warning("step %d is not committed, trying again in %.0f s", self.step, pause)
+            log.warning("step %d is not committed", self.step)
+            if late:
+                break
             time.sleep(pause)
         self._end_progress()
         return self.stored_step == self.step
+
+    def _must_be_gone(self, *, within: float) -> bool:
+        """Whether this node was asked to leave and its time is up in so many seconds."""
+        deadline = self.control.deadline(Request.LEAVE)
+        return deadline is not None and time.time() + within >= deadline
 
     def _save(self, *, upload: bool) -> None:
         if upload and self.stored_step == self.step:
             return
         began = time.monotonic()
+        self.stepper.settle_buffers()
         if self.saver:
             self.saver.save(self.state(), upload=upload)
         self._blocked = time.monotonic() - began

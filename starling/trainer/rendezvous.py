@@ -29,7 +29,7 @@ from torch.distributed.elastic.rendezvous import (
 )
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, VersionConflict
+from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, VersionConflict
 from starling.infra.store import Store, open_store
 from starling.trainer.key_store import KeyStore
 from starling.trainer.pulse import Heartbeats, Pulse, probe
@@ -92,6 +92,7 @@ class StoreRendezvous(RendezvousHandler):
         self._round = -1
         self._formed_members: tuple[Member, ...] = ()
         self._refusing: frozenset[str] = frozenset()
+        self._sufficient: tuple[int, float] | None = None
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -181,36 +182,49 @@ class StoreRendezvous(RendezvousHandler):
         return True
 
     def _form(self) -> Group:
+        """Look at the group until a round has formed; a store that is away for a while only delays it."""
         deadline = time.monotonic() + self._settings.join_timeout
-        sufficient: tuple[int, float] | None = None
+        self._sufficient = None
         while time.monotonic() < deadline:
             if self._cancelled():
                 raise RendezvousCancelled(f"asked to go while waiting for a round of {self._run_id}")
-            group, version = self._read()
-            now = time.monotonic()
-            if len(group.members) < self._settings.least or group.formed:
-                sufficient = None
-            elif sufficient is None or sufficient[0] != group.round:
-                sufficient = (group.round, now)
-            window_over = sufficient is not None and now - sufficient[1] >= self._settings.window
-            new, standing = arrive(
-                group,
-                self._me,
-                self._dead(group),
-                left_round=self._round,
-                least=self._settings.least,
-                most=self._settings.most,
-                window_over=window_over,
-            )
-            if standing is Standing.CLOSED:
-                raise RendezvousClosedError(f"the rendezvous {self._run_id} is closed")
-            written = new == group or self._write(new, version)
-            if standing is Standing.FORMED and written:
-                return new
-            # Full polls for those who wait; losers of a race look again soon, at different times.
-            time.sleep(self._settings.poll * random.uniform(0.5, 1.0) if written else random.uniform(0, 0.05))
+            try:
+                formed, pause = self._try_to_form()
+            except StoreUnavailable as error:
+                log.warning("the rendezvous cannot reach its store, trying again: %s", error)
+                formed, pause = None, self._settings.watch
+            if formed is not None:
+                return formed
+            time.sleep(pause)
         self._update(lambda group: depart(group, self._me.id))
         raise RendezvousTimeoutError(f"no round formed within {self._settings.join_timeout:.0f} s")
+
+    def _try_to_form(self) -> tuple[Group | None, float]:
+        """Do what is to be done now; the round if it has formed, and seconds until the next look."""
+        group, version = self._read()
+        new, standing = arrive(
+            group,
+            self._me,
+            self._dead(group),
+            left_round=self._round,
+            least=self._settings.least,
+            most=self._settings.most,
+            window_over=self._window_is_over(group),
+        )
+        if standing is Standing.CLOSED:
+            raise RendezvousClosedError(f"the rendezvous {self._run_id} is closed")
+        if new != group and not self._write(new, version):
+            return None, random.uniform(0, 0.05)  # losers of a race look again soon, at different times
+        return new if standing is Standing.FORMED else None, self._settings.poll * random.uniform(0.5, 1.0)
+
+    def _window_is_over(self, group: Group) -> bool:
+        """Whether this node has seen a sufficient group in this round for the length of the window."""
+        now = time.monotonic()
+        if len(group.members) < self._settings.least or group.formed:
+            self._sufficient = None
+        elif self._sufficient is None or self._sufficient[0] != group.round:
+            self._sufficient = (group.round, now)
+        return self._sufficient is not None and now - self._sufficient[1] >= self._settings.window
 
     def _dead(self, group: Group) -> frozenset[str]:
         """Who of the group is dead. A member that breaks its own round needs no proof: the others come or do not."""
@@ -220,11 +234,33 @@ class StoreRendezvous(RendezvousHandler):
         return probe(others) | self._heartbeats.lapsed(time.monotonic())
 
     def _read(self) -> tuple[Group, str | None]:
+        """The group, and its version. One that is lost or damaged is empty, and past every round we know of."""
+        afresh = Group(round=self._round + 1)
         try:
             found = self._store.get(f"{self._prefix}/group.json")
         except ObjectNotFound:
-            return Group(), None
-        return Group.from_bytes(found.data), found.version
+            return afresh, None
+        try:
+            return Group.from_bytes(found.data), found.version
+        except ValueError as error:
+            log.warning("the group's object is damaged, beginning afresh: %s", error)
+            return afresh, found.version
+
+    def _watched(self) -> Group:
+        """The group while we train. If it was lost, our round is put back: it goes on, and newcomers, who know of no
+        round, must find it before they form one of their own."""
+        group, version = self._read()
+        members = self._formed_members
+        ours_again = group.round == self._round and group.rank_of(self._me.id) is None
+        lost = group.arrivals == 0 or group.round < self._round or ours_again
+        if not lost or not members or group.closed:
+            return group
+        arrivals = 1 + max(member.seniority for member in members)
+        ours = Group(round=self._round, formed=True, members=members, arrivals=arrivals)
+        if not self._write(ours, version):
+            return self._group  # somebody was quicker
+        log.warning("the group was lost; round %d is put back", self._round)
+        return ours
 
     def _write(self, group: Group, version: str | None) -> bool:
         key = f"{self._prefix}/group.json"
@@ -265,7 +301,7 @@ class StoreRendezvous(RendezvousHandler):
                     self._store.put(f"{self._prefix}/beats/{self._me.id}", str(count).encode())
                     self._observe_beats()
                     next_beat = time.monotonic() + self._settings.beat
-                self._group = self._read()[0]
+                self._group = self._watched()
                 self._refusing = self._refusing | probe(self._neighbours())
             except StoreError as error:
                 # An unreachable store says nothing about peers, and is no reason to stop training.

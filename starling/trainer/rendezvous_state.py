@@ -55,11 +55,15 @@ class Group:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Group:
+        """Raises ValueError if this is no group."""
         raw = json.loads(data)
-        raw.pop("nonce")
-        for key in ("members", "waiting", "expected"):
-            raw[key] = tuple(Member(**member) for member in raw[key])
-        return cls(**raw)
+        try:
+            raw.pop("nonce")
+            for key in ("members", "waiting", "expected"):
+                raw[key] = tuple(Member(**member) for member in raw[key])
+            return cls(**raw)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"this is not a group: {error!r}") from error
 
     def rank_of(self, member_id: str) -> int | None:
         """Rank in the formed round."""

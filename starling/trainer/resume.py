@@ -17,7 +17,7 @@ import torch
 from starling.infra.store.base import Store
 from starling.trainer.checkpoint.load import load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
-from starling.trainer.checkpoint.manifest import Manifest, committed_steps
+from starling.trainer.checkpoint.manifest import committed_steps
 from starling.trainer.comm import Comm
 from starling.trainer.state import TrainingState
 
@@ -34,8 +34,6 @@ class Resumed:
     """The last step any member is known to have completed before (-1: none)."""
     stored_step: int
     """The newest committed checkpoint (-1: none)."""
-    manifest: Manifest | None = None
-    """On rank 0, if the state comes from the store."""
 
 
 def find_state(
@@ -54,12 +52,11 @@ def find_state(
     offers = comm.gather_ints(*_offer(own), stored, last_step)
     newest_local = max(step for step, *_ in offers)
     stored, last = offers[0][2], max(row[3] for row in offers)
-    manifest = None
     source = "local"
     if stored > newest_local:
         loaded = load_newest(store, prefix, scratch, on_skip) if comm.rank == 0 else None
         if loaded is not None and loaded[0].step > newest_local:
-            own, manifest, source = (loaded[0], loaded[1].state_sha256), loaded[1], "store"
+            own, source = (loaded[0], loaded[1].state_sha256), "store"
         # A damaged newest checkpoint may have sent rank 0 back behind what a member holds: look again.
         offers = comm.gather_ints(*_offer(own), stored, last_step)
     best = max(step for step, *_ in offers)
@@ -73,7 +70,7 @@ def find_state(
     else:
         assert own is not None
         state = own[0]
-    return Resumed(state=state, source=source, last_step=last, stored_step=stored, manifest=manifest)
+    return Resumed(state=state, source=source, last_step=last, stored_step=stored)
 
 
 def _offer(own: tuple[TrainingState, str] | None) -> tuple[int, int]:

@@ -58,6 +58,9 @@ class Stepper:
         self.scaler.update()
         return sums
 
+    def settle_buffers(self) -> None:
+        """Make the model's buffers equal on all ranks, as a state that is evaluated or saved must be. All call it."""
+
     def forward(self, batch: Batch) -> Scored:
         """Score a batch that is on the device, under the spec's precision."""
         with self._autocast():
@@ -119,8 +122,14 @@ class PlainStepper(Stepper):
         self._parallel: torch.nn.Module = _Scoring(self)
         if comm.world_size > 1:
             with peer_errors():
-                # Each rank keeps its own running statistics; rank 0's are saved, and given to all at the next round.
+                # Each rank keeps its own running statistics until `settle_buffers` gives all of them rank 0's.
                 self._parallel = DistributedDataParallel(self._parallel, broadcast_buffers=False)
+
+    def settle_buffers(self) -> None:
+        for buffer in self.model.buffers():
+            copy = buffer.detach().cpu().contiguous()
+            self._comm.broadcast_tensor(copy, 0)
+            buffer.copy_(copy)
 
     def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
         comm = self._comm
@@ -136,8 +145,8 @@ class PlainStepper(Stepper):
         loss = self.scaler.scale(loss_sum * comm.world_size / samples)
         with peer_errors() if comm.world_size > 1 else contextlib.nullcontext():
             loss.backward()
-        sums = {name: float((scores.float() * weights).sum()) for name, scores in scored.scores.items()}
-        return StepResult(loss_sum=float(loss_sum), score_sums=sums, samples=float(weights.sum()))
+        sums = {name: float((scores.detach().float() * weights).sum()) for name, scores in scored.scores.items()}
+        return StepResult(loss_sum=float(loss_sum.detach()), score_sums=sums, samples=float(weights.sum()))
 
 
 class _Scoring(torch.nn.Module):

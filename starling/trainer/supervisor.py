@@ -30,7 +30,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousClosedError
 
 from starling.infra import layout
-from starling.infra.errors import StarlingError
+from starling.infra.errors import StarlingError, StoreError
 from starling.infra.journal import Journal
 from starling.infra.processes import die_with_parent
 from starling.infra.records import EventKind, Failure, Progress
@@ -85,6 +85,7 @@ class Supervisor(LocalElasticAgent):
         self._fit = fit
         self._control = Control(job.work_dir)
         self._ended: tuple[str, float, int] | None = None
+        self._last_nodes: tuple[str, ...] = ()
         self._losses: list[tuple[tuple[str, ...], int]] = []
         self.exit_code = EXIT_VERDICT
 
@@ -104,9 +105,11 @@ class Supervisor(LocalElasticAgent):
         rendezvous = self._rendezvous_handler
         rank = worker_group.group_rank
         assert rank is not None
-        if rank == 0 and self._ended is not None:
-            self._tell_how_the_last_round_ended(self._ended)
         nodes = tuple(member.label for member in rendezvous.members)
+        if rank == 0 and self._ended is not None:
+            lost = next((node for node in self._last_nodes if node not in nodes), None)
+            self._tell_how_a_round_ended(*self._ended, lost)
+        self._last_nodes = nodes
         RoundInfo(number=rendezvous.round, nodes=nodes, node_rank=rank, fit=self._fit).write(self._job.work_dir)
         return dict(super()._start_workers(worker_group))
 
@@ -148,8 +151,13 @@ class Supervisor(LocalElasticAgent):
     def _is_over(self, result: RunResult) -> bool:
         """Judge an ended round; sets the exit code if this supervisor's work is done."""
         outcome = self._outcome(result)
-        self._ended = (outcome, time.time(), self._rendezvous_handler.round)
+        ended = (outcome, time.time(), self._rendezvous_handler.round)
         log.info("round %d ended: %s", self._rendezvous_handler.round, outcome)
+        # A round that ended on purpose is told of by its rank 0, which lives; a broken one by the next round's.
+        on_purpose = outcome in set(Outcome)
+        self._ended = None if on_purpose else ended
+        if on_purpose and self._worker_group.group_rank == 0:
+            self._tell_how_a_round_ended(*ended)
         if outcome == "failure":
             return self._report(collect_failures(self._job, result.failures, self._rendezvous_handler.round))
         if outcome == "peer-lost":
@@ -185,7 +193,7 @@ class Supervisor(LocalElasticAgent):
             rank=self._worker_group.group_rank or 0,
             round=self._rendezvous_handler.round,
             step=max(0, self._losses[-1][1]),
-            error=f"the same nodes lost their connections {LOSSES} times in a row without completing a step",
+            error=f"the same nodes lost each other or the store {LOSSES} times in a row without completing a step",
             fatal=True,
         )
 
@@ -196,16 +204,14 @@ class Supervisor(LocalElasticAgent):
         codes = {failure.exitcode for failure in result.failures.values()}
         return "failure" if own_errors or codes - {EXIT_PEER_LOST} else "peer-lost"
 
-    def _tell_how_the_last_round_ended(self, ended: tuple[str, float, int]) -> None:
-        cause, at, number = ended
-        Journal(self._run_store, self._job.run).write(
-            EventKind.ROUND_ENDED,
-            self._job.run,
-            f"round {number} ended: {cause}",
-            at=at,
-            round=number,
-            cause=cause,
-        )
+    def _tell_how_a_round_ended(self, cause: str, at: float, number: int, lost: str | None = None) -> None:
+        what = f"round {number} ended: {cause}" + (f" ({lost})" if lost else "")
+        journal = Journal(self._run_store, self._job.run)
+        try:
+            journal.write(EventKind.ROUND_ENDED, self._job.run, what, at=at, round=number, cause=cause, node=lost)
+        except StoreError as error:
+            # The record has a gap then, but training goes on.
+            log.warning("an event could not be written: %s", error)
 
 
 def main() -> int:
@@ -229,9 +235,9 @@ def main() -> int:
 
 def _supervise(job: Job, job_path: Path) -> int:
     store = open_store(job.store_uri)
-    fitness = check_fitness(store, job)
-    if fitness.reason is not None and job.training.exact and job.training.on_mismatch == "refuse":
-        (job.work_dir / "unfit.txt").write_text(fitness.reason)
+    misfit = check_fitness(store, job)
+    if misfit is not None and job.training.exact and job.training.on_mismatch == "refuse":
+        (job.work_dir / "unfit.txt").write_text(misfit)
         return EXIT_UNFIT
     settings = Settings(least=job.min_nodes, most=job.max_nodes, join_timeout=JOIN_TIMEOUT)
     prefix = layout.rendezvous(job.run, job.incarnation)
@@ -245,7 +251,7 @@ def _supervise(job: Job, job_path: Path) -> int:
         label=job.node,
         cancelled=lambda: control.is_asked(Request.LEAVE) or control.is_asked(Request.STOP),
     )
-    supervisor = Supervisor(job, job_path, store, rendezvous, fit=fitness.reason is None)
+    supervisor = Supervisor(job, job_path, store, rendezvous, fit=misfit is None)
     try:
         supervisor.run()
     except RendezvousClosedError:

@@ -17,7 +17,8 @@ from typing import NoReturn
 import torch
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, UsageError
+from starling.infra.errors import ObjectExists, StoreUnavailable, UsageError
+from starling.infra.files import write_atomically
 from starling.infra.processes import die_with_parent
 from starling.infra.records import Failure
 from starling.infra.store import Store, object_uri, open_store
@@ -43,7 +44,9 @@ from starling.trainer.tasks.loading import load_task
 log = logging.getLogger(__name__)
 
 EXIT_PEER_LOST = 75
-"""A peer is gone: not this process' fault."""
+"""A peer or the store is gone: not this process' fault."""
+STORE_PAUSE = 5.0
+"""Seconds before a round that the store's absence ended may begin again."""
 EXIT_FAILED = 76
 """Its own error; the failure is described in the node's failure file."""
 COLLECTIVE_TIMEOUT = 1800.0
@@ -65,6 +68,11 @@ def run_worker(job_path: str) -> str:
         return str(_take_part(job, rank, counter))
     except PeerLost as error:
         log.warning("a peer is gone, this round is over: %s", error)
+        _end(EXIT_PEER_LOST)
+    except StoreUnavailable as error:
+        # Not the task's fault, and trying again may help; the supervisor bounds how often.
+        log.error("the store is out of reach, this round is over: %s", error)
+        time.sleep(STORE_PAUSE)
         _end(EXIT_PEER_LOST)
     except BaseException as error:  # the boundary of the process: everything is described, nothing goes on
         _describe_failure(job, rank, counter.read(), error)
@@ -279,7 +287,8 @@ def _describe_failure(job: Job, rank: int, step: int, error: BaseException) -> N
         # The user's input or model is wrong: the next try would fail in the same way.
         fatal=isinstance(error, UsageError | NotDeterministic),
     )
-    failure_path(job.work_dir, rank).write_bytes(failure.to_bytes())
+    # Whole or not at all: the supervisor kills the node's other workers as soon as the first has ended.
+    write_atomically(failure_path(job.work_dir, rank), failure.to_bytes())
 
 
 def _end(code: int) -> NoReturn:

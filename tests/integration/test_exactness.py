@@ -117,6 +117,17 @@ def test_a_plain_run_resumes_at_the_same_world_size(tmp_path: Path) -> None:
     assert final(run).weights_sha256 == final(undisturbed).weights_sha256
 
 
+def test_a_plain_run_of_many_nodes_can_load_what_it_saved(tmp_path: Path) -> None:
+    """Four nodes each upload a share, running statistics are split over them, and an epoch's tail leaves two without
+    samples: the state must be one state all the same."""
+    run = Run(tmp_path, str(tmp_path / "store"), probe_spec({"step_seconds": 0.005}, exact=False))
+    run.train(["a", "b", "c", "d"], stop_at=9)
+    run.train(["e", "f", "g", "h"])
+    assert final(run).step == STEPS
+    rounds = [event.read_text() for event in (tmp_path / "store" / "runs/r/events").iterdir()]
+    assert not any("checkpoint-skipped" in event for event in rounds)
+
+
 def test_an_operation_without_deterministic_kernel_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path, str(tmp_path / "store"), probe_spec({"op": "max_unpool"}))
     assert run.train(["a"]) == [76]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from starling.infra.errors import StoreUnavailable
 from starling.infra.store import Store
-from starling.trainer.checkpoint.files import share
+from starling.infra.store.faults import Fault, FaultRule, FaultyStore
+from starling.trainer.checkpoint.files import share, write_tensors
 from starling.trainer.checkpoint.load import load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
@@ -36,7 +38,15 @@ def state(step: int, seed: int = 0) -> TrainingState:
 class Savers:
     """The savers of all nodes of a round, over one store."""
 
-    def __init__(self, store: Store, folder: Path, count: int, round_number: int = 0, keep: int = 2) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        count: int,
+        round_number: int = 0,
+        keep: int = 2,
+        stores: dict[int, Store] | None = None,
+    ) -> None:
         self.commits: list[Commit] = []
         origin = Origin(
             run="r",
@@ -55,7 +65,7 @@ class Savers:
             local = LocalCheckpoints(scratch / "checkpoints")
             self.all.append(
                 Saver(
-                    store,
+                    (stores or {}).get(index, store),
                     PREFIX,
                     local,
                     scratch,
@@ -223,3 +233,47 @@ def test_a_malicious_pickle_in_the_store_is_never_loaded(
     folder_store.put(manifest_key(PREFIX, 10), manifest.to_bytes())
     assert load_newest(folder_store, PREFIX, tmp_path, lambda step, _: None) is None
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_node_that_cannot_save_is_not_waited_for(savers: Savers, tmp_path: Path) -> None:
+    """Its disk is full, say: the committing node is told at once, and the next try counts again."""
+    copies = tmp_path / "node1" / "checkpoints"
+    copies.rmdir()
+    copies.write_text("a file cannot hold copies")
+    began = time.monotonic()
+    for _ in range(2):
+        errors = savers.save(state(10))
+        assert "node 1 of 3 could not save" in str(errors[0])
+        assert errors[1] is not None
+    assert time.monotonic() - began < 20
+    assert savers.commits == []
+    copies.unlink()
+    copies.mkdir()
+    assert savers.save(state(10)) == [None, None, None]
+    assert [commit.manifest.step for commit in savers.commits] == [10]
+
+
+def test_who_waits_is_told_of_a_failure_once_the_store_is_back(folder_store: Store, tmp_path: Path) -> None:
+    part = FaultRule(fault=Fault.UNAVAILABLE, operation="upload", key="*-1-of-2.*")
+    word = FaultRule(fault=Fault.UNAVAILABLE, operation="put", key="*-1-of-2.*", times=2)
+    savers = Savers(folder_store, tmp_path, 2, stores={1: FaultyStore(folder_store, [part, word])})
+    errors = savers.save(state(10))
+    assert "node 1 of 2 could not save" in str(errors[0])
+    assert errors[1] is not None
+    savers.close()
+
+
+def test_a_saver_survives_an_error_that_nobody_foresaw(savers: Savers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalCheckpoints, "save", fail)
+        savers.all[0].save(state(10), upload=False)
+        assert str(savers.all[0].flush()) == "unforeseen"
+    assert savers.save(state(10)) == [None, None, None]
+
+
+def test_a_full_disk_is_an_ordinary_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        write_tensors({"a": torch.zeros(3)}, tmp_path / "missing" / "a.safetensors")

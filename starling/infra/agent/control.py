@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from starling.infra.errors import ObjectCorrupt
 from starling.infra.files import write_json
 from starling.infra.records import Progress
 
@@ -44,7 +43,7 @@ class WorkFolder:
             return Progress.from_bytes((self.path / "progress.json").read_bytes())
         except FileNotFoundError:
             return None
-        except ValidationError as error:
+        except ObjectCorrupt as error:
             _log.warning("progress.json cannot be read: %s", error)
             return None
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from starling.infra import layout
 from starling.infra.agent.output import LogBuffer, LogShipper, MetricsShipper
 from starling.infra.clock import Clock
@@ -83,7 +81,7 @@ class Uplink:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and self._away_since is None
+        return not self._thread.is_alive() and self._failed is None and self._away_since is None
 
     def _work(self) -> None:
         try:
@@ -121,15 +119,12 @@ class Uplink:
         try:
             intent = NodeIntent.from_bytes(self._store.get(layout.intent(self._node)).data)
             record = RunRecord.from_bytes(self._store.get(layout.run_record(self._run)).data)
+            verdict = self._remote.verdict or self._read_verdict(intent.incarnation)
         except ObjectNotFound:
             self._remote = replace(self._remote, missing_since=self._remote.missing_since or self._clock.now())
             return
-        except ValidationError as error:
-            raise StoreError(f"a record of run {self._run} cannot be read: {error}") from error
         self._remote = Remote(
-            intent=intent,
-            stop=record.stop if record.incarnation == intent.incarnation else None,
-            verdict=self._remote.verdict or self._read_verdict(intent.incarnation),
+            intent=intent, stop=record.stop if record.incarnation == intent.incarnation else None, verdict=verdict
         )
 
     def _read_verdict(self, incarnation: int) -> Verdict | None:

@@ -14,7 +14,11 @@ class DamagedFile(Exception):
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    """Raises OSError, also for what safetensors reports in a class of its own (a full disk)."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

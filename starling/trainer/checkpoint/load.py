@@ -11,7 +11,7 @@ from pathlib import Path
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound
 from starling.infra.store.base import Store
 from starling.trainer.checkpoint.files import DamagedFile, read_tensors
-from starling.trainer.checkpoint.manifest import Manifest, Part, committed_steps, read_manifest
+from starling.trainer.checkpoint.manifest import Manifest, Part, committed_steps, read_manifest, set_aside
 from starling.trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ def load_newest(
 ) -> tuple[TrainingState, Manifest] | None:
     """The newest committed checkpoint whose every byte is what was saved; None if there is none.
 
-    A damaged or incomplete one is passed over: `on_skip(step, reason)` is called and the one before it is tried.
+    A damaged or incomplete one is passed over: `on_skip(step, reason)` is called and the one before it is tried. Its
+    manifest is set aside, so that it no longer counts and the step can be committed anew.
     """
     for step in reversed(committed_steps(store, prefix)):
         try:
@@ -33,6 +34,7 @@ def load_newest(
         except (ObjectCorrupt, ObjectNotFound, DamagedFile, ValueError) as error:
             log.warning("checkpoint of step %d is damaged, trying the one before it: %s", step, error)
             on_skip(step, str(error))
+            set_aside(store, prefix, step)
     return None
 
 
@@ -47,7 +49,10 @@ def load_checkpoint(store: Store, manifest: Manifest, scratch: Path) -> Training
         tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    state = TrainingState(tensors=tensors, **manifest.meta)
+    try:
+        state = TrainingState(tensors=tensors, **manifest.meta)
+    except TypeError as error:
+        raise DamagedFile(f"the manifest of step {manifest.step} lacks a part of the state: {error}") from error
     if state.state_sha256() != manifest.state_sha256:
         raise DamagedFile(f"the state of step {manifest.step} does not have the SHA-256 its manifest names")
     return state

@@ -2,6 +2,7 @@
 
 <prefix><step>/part-<round>-<i>-of-<n>.safetensors    the i-th share of the tensors
 <prefix><step>/part-<round>-<i>-of-<n>.json           its size and SHA-256, written after it
+<prefix><step>/part-<round>-<i>-of-<n>.failed         instead: why that node could not save its part
 <prefix><step>/manifest.json                          created last; lists the parts
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from starling.infra.errors import ObjectNotFound
 from starling.infra.records import Record
 from starling.infra.store.base import Store
 
@@ -59,6 +61,11 @@ def receipt_key(part: str) -> str:
     return part.removesuffix(".safetensors") + ".json"
 
 
+def failure_key(part: str) -> str:
+    """Where a node says that it could not save its part, so that nobody waits for it."""
+    return part.removesuffix(".safetensors") + ".failed"
+
+
 def committed_steps(store: Store, prefix: str) -> list[int]:
     """Steps of all committed checkpoints, oldest first: the one place that says what counts as committed."""
     return committed_and_begun(store, prefix)[0]
@@ -77,6 +84,16 @@ def committed_and_begun(store: Store, prefix: str) -> tuple[list[int], list[int]
 def read_manifest(store: Store, prefix: str, step: int) -> Manifest:
     """Raises ObjectNotFound, and ValueError if the object is not a manifest."""
     return Manifest.from_bytes(store.get(manifest_key(prefix, step)).data)
+
+
+def set_aside(store: Store, prefix: str, step: int) -> None:
+    """Make a checkpoint that proved damaged uncommitted; what is left of it stays for people to look at."""
+    key = manifest_key(prefix, step)
+    try:
+        store.put(key.replace("manifest.json", "manifest.damaged.json"), store.get(key).data)
+    except ObjectNotFound:
+        return
+    store.delete(key)
 
 
 def delete_checkpoint(store: Store, prefix: str, step: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from starling.trainer.checkpoint.manifest import (
     Part,
     committed_and_begun,
     delete_checkpoint,
+    failure_key,
     manifest_key,
     part_key,
     receipt_key,
@@ -39,7 +41,9 @@ log = logging.getLogger(__name__)
 QUEUED = 2
 """States that may wait for the disk or the network before saving blocks training; bounds memory."""
 PARTS_TIMEOUT = 600.0
-"""Seconds to wait for other nodes' parts before a checkpoint is given up."""
+"""Seconds to wait for other nodes' parts before a checkpoint is given up; one that says it failed is not waited for."""
+TELL_AGAIN = 1.0
+"""Seconds between two tries to say so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,8 @@ class Saver:
         self._uploaders = uploaders
         self._on_commit = on_commit
         self._error: Exception | None = None
+        self._untold: dict[str, str] = {}
+        self._heard: set[str] = set()
         self._queue: queue.Queue[tuple[TrainingState, bool, float] | None] = queue.Queue(QUEUED)
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
@@ -110,18 +116,36 @@ class Saver:
         self._thread.join()
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             state, upload, since = item
             try:
                 self._save(state, upload, since)
                 self._error = None
-            except (StoreError, OSError) as error:
+            except Exception as error:  # any: without this thread, training would wait for ever
                 # Training goes on without this checkpoint; whoever needs it asks flush().
                 log.warning("checkpoint of step %d was not saved: %s", state.step, error)
                 self._error = error
+                if upload and self._uploader != 0:
+                    key = failure_key(self._part_key(state.step, self._uploader))
+                    self._untold[key] = f"{error} ({secrets.token_hex(4)})"
             finally:
                 self._queue.task_done()
         self._queue.task_done()
+
+    def _next(self) -> tuple[TrainingState, bool, float] | None:
+        """The next state. Until there is one: tell the node that waits for our parts that they do not come."""
+        while self._untold:
+            try:
+                for key, why in list(self._untold.items()):
+                    self._store.put(key, why.encode())
+                    del self._untold[key]
+            except StoreError as error:
+                log.debug("cannot say yet that a part is missing: %s", error)
+                try:
+                    return self._queue.get(timeout=TELL_AGAIN)
+                except queue.Empty:
+                    continue
+        return self._queue.get()
 
     def _save(self, state: TrainingState, upload: bool, since: float) -> None:
         state_sha256 = state.state_sha256()
@@ -173,16 +197,28 @@ class Saver:
         self._retire(state.step)
 
     def _await_part(self, step: int, index: int) -> Part:
-        key = receipt_key(self._part_key(step, index))
+        key = self._part_key(step, index)
         deadline = time.monotonic() + PARTS_TIMEOUT
         pause = 0.02
         while time.monotonic() < deadline:
             try:
-                return Part.from_bytes(self._store.get(key).data)
+                return Part.from_bytes(self._store.get(receipt_key(key)).data)
             except ObjectNotFound:
+                self._look_for_failure(key, index)
                 time.sleep(pause)
                 pause = min(1.0, pause * 1.5)
         raise StoreUnavailable(f"node {index} of {self._uploaders} did not upload its part of step {step}")
+
+    def _look_for_failure(self, part: str, index: int) -> None:
+        """Raises StoreUnavailable once for every time that a node says it could not save this part."""
+        try:
+            said = self._store.get(failure_key(part))
+        except ObjectNotFound:
+            return
+        if said.version not in self._heard:  # else it is from the try before this one
+            self._heard.add(said.version)
+            why = said.data.decode(errors="replace")
+            raise StoreUnavailable(f"node {index} of {self._uploaders} could not save its part: {why}")
 
     def _retire(self, newest: int) -> None:
         """Drop what retention lets go, and parts of older steps whose uploaders died before the commit."""

@@ -126,7 +126,7 @@ def load_index(store: Store, dataset: str) -> DatasetIndex:
         raise UsageError(_missing(store, dataset)) from None
     try:
         return DatasetIndex.from_bytes(data)
-    except ValueError as error:
+    except ObjectCorrupt as error:
         raise ObjectCorrupt(
             f"{place.index_key} in {place.store.uri} is not a dataset index of format {FORMAT}: {error}"
             f"\nPrepare the dataset again with: {prepare_command(store, dataset)}"

@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError, VersionConflict
+from starling.infra.errors import ObjectCorrupt, ObjectExists, ObjectNotFound, UsageError, VersionConflict
 from starling.infra.store import Store
 from starling.trainer.data.decode import Inspected, common_format, inspect
 from starling.trainer.data.index import (
@@ -200,7 +200,7 @@ def _commit(place: DatasetPlace, index: DatasetIndex) -> str | None:
 def _content_of(data: bytes) -> str:
     try:
         return DatasetIndex.from_bytes(data).content_sha256
-    except ValueError:
+    except ObjectCorrupt:
         return "damaged"  # whatever it was, it gives way to an index that can be read
 
 

@@ -69,7 +69,7 @@ def test_one_process_of_a_node_dies_alone(starling: Commands, undisturbed: str, 
 
 def test_every_node_is_killed_at_once(starling: Commands, undisturbed: str) -> None:
     starling.run()
-    status = starling.wait_training(3)
+    status = starling.wait("three nodes and a checkpoint", lambda s: s["world_size"] == 3 and s["checkpoint"])
     starling.interrupt_at_once([node["id"] for node in status["nodes"]])
     result = starling.result()
     assert_same_bits(result, undisturbed)

@@ -46,6 +46,10 @@ STORIES = {
         [*CALM, noticed(11, "n0", 131), ended(12, 0, "leave"), began(13, 1), stepped(14, 1)],
         [("notice", "n0", 3.0)],
     ),
+    "nobody is left to say that the only node went, with time to spare": (
+        [*CALM, noticed(11, "n0", 131), event(12, EventKind.NODE_ENDED, "n0"), began(15, 1), stepped(16, 1)],
+        [("notice", "n0", 5.0)],
+    ),
     "a rebalance recommendation is none": (
         [*CALM, noticed(11, "n0", 131, "rebalance"), ended(12, 0, "leave"), began(13, 1), stepped(14, 1)],
         [],

@@ -37,7 +37,7 @@ def test_a_run_is_named_after_its_spec_and_the_day(folder_store: Store, clock: F
     assert [event.kind for event in read_events(folder_store, record.run)] == [EventKind.RUN_CREATED]
 
 
-@pytest.mark.parametrize("name", ["a.b", "A", "", "a/b", "x" * 61])
+@pytest.mark.parametrize("name", ["a.b", "A", "", "a/b", "x" * 61, "-x"])
 def test_names_that_cannot_be_keys_are_refused(folder_store: Store, name: str) -> None:
     with pytest.raises(UsageError, match="--name"):
         create_run(folder_store, spec(), name=name)

@@ -129,9 +129,9 @@ class LocalMachine:
         if self._interrupt is None or asked.at + asked.notice < _taken_at(self._interrupt):
             self._interrupt = asked
             self._imds.post_interruption(_taken_at(asked))
-            _log.info("interruption notice: %.0f s", asked.notice)
+            _log.info("interruption notice: %g s", asked.notice)
         if time.time() >= _taken_at(self._interrupt):
-            return f"interrupted after a notice of {self._interrupt.notice:.0f} s"
+            return f"interrupted after a notice of {self._interrupt.notice:g} s"
         return None
 
     def _pass_on_rebalance(self) -> None:
