@@ -14,6 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "$(PYTHON) was not found; give a Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), but Starling needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing torch and everything else into .venv; the first time this takes a few minutes"
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[train,dev]" -c constraints.txt
 	@touch $@

@@ -33,6 +33,8 @@ console = Console(highlight=False, width=max(100, Console().width))
 
 
 def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # clean up below, as on Ctrl-C
     with tempfile.TemporaryDirectory(prefix="starling-demo-") as home:
         os.environ["STARLING_HOME"] = home
         os.environ.pop("STARLING_STORE", None)

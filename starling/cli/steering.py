@@ -67,7 +67,7 @@ def choose(view: View, wanted: str | None) -> NodeFacts:
     training = [node for node in up if node.trains(view.now)]
     if wanted is None:
         found = [node for node in training if not node.announced] or training
-        missing = f"no node of run {run} trains at present"
+        missing = f"no node of run {run} trains at present (`starling status {run}` says when)"
     elif wanted == "rank0":
         found = [node for node in training if node.status and node.status.progress and node.status.progress.rank == 0]
         found.sort(key=lambda node: -(node.status.progress.round if node.status and node.status.progress else 0))

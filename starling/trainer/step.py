@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from starling.infra.errors import UsageError
 from starling.trainer.comm import Comm, peer_errors
 from starling.trainer.config import Training
 from starling.trainer.determinism import named_operations
@@ -62,9 +63,21 @@ class Stepper:
         """Make the model's buffers equal on all ranks, as a state that is evaluated or saved must be. All call it."""
 
     def forward(self, batch: Batch) -> Scored:
-        """Score a batch that is on the device, under the spec's precision."""
+        """Score a batch that is on the device, under the spec's precision.
+
+        Raises:
+            UsageError: the task did not return one number a sample.
+        """
         with self._autocast():
-            return self.task.score(self.model, batch)
+            scored = self.task.score(self.model, batch)
+        size = len(next(iter(batch.values())))
+        for name, values in {"losses": scored.losses, **scored.scores}.items():
+            if values.shape != (size,):
+                raise UsageError(
+                    f"task: score() returned {name} of shape {list(values.shape)} for {size} samples; it must be one "
+                    f'number a sample, shape [{size}] (reduction="none", and no dimension of size 1 left)'
+                )
+        return scored
 
     def to_device(self, batch: Batch, weights: torch.Tensor) -> tuple[Batch, torch.Tensor]:
         return {name: t.to(self.device, non_blocking=True) for name, t in batch.items()}, weights.to(self.device)

@@ -135,3 +135,11 @@ def test_an_operation_without_deterministic_kernel_is_named(tmp_path: Path) -> N
     assert "max_unpooling" in failure
     assert "training.exact: false" in failure
     assert '"fatal": true' in failure
+
+
+@pytest.mark.parametrize("mistake", ["mean", "column"])
+def test_losses_that_are_not_one_number_a_sample_are_refused(tmp_path: Path, mistake: str) -> None:
+    run = Run(tmp_path, str(tmp_path / "store"), probe_spec({"mistake": mistake}))
+    assert run.train(["a"]) == [76]
+    failure = (run.work("a") / "failure-0.json").read_text()
+    assert "one number a sample" in failure

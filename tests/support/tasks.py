@@ -35,7 +35,7 @@ class Points:
 
 class ProbeTask(Task):
     """BatchNorm, dropout, an epoch tail (203 samples); options: step_seconds and hold_while (long
-    steps), brake (slow steps while a file exists), raise_error, op."""
+    steps), brake (slow steps while a file exists), raise_error, mistake, op."""
 
     def build_model(self) -> nn.Module:
         layers = [nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2)]
@@ -61,6 +61,7 @@ class ProbeTask(Task):
             _wait_while(options.get("hold_while"))
         logits = model(batch["x"]).float()
         losses = nn.functional.cross_entropy(logits, batch["y"], reduction="none")
+        losses = {"mean": losses.mean(), "column": losses[:, None]}.get(options.get("mistake", ""), losses)
         return Scored(losses=losses, scores={"accuracy": (logits.argmax(1) == batch["y"]).float()})
 
 
