@@ -251,8 +251,8 @@ class StoreRendezvous(RendezvousHandler):
         round, must find it before they form one of their own."""
         group, version = self._read()
         members = self._formed_members
-        ours_again = group.round == self._round and group.rank_of(self._me.id) is None
-        lost = group.arrivals == 0 or group.round < self._round or ours_again
+        without_us = group.round == self._round and group.rank_of(self._me.id) is None
+        lost = group.arrivals == 0 or group.round < self._round or without_us
         if not lost or not members or group.closed:
             return group
         arrivals = 1 + max(member.seniority for member in members)

@@ -48,7 +48,7 @@ def test_a_node_that_does_not_leave_is_taken_when_the_notice_ends(
     asked_at = time.time()
     nodes.provider.interrupt(node, 2.5)
     ended = nodes.wait_ended(node)
-    assert ended.ended_reason == "interrupted after a notice of 2 s"
+    assert ended.ended_reason == "interrupted after a notice of 2.5 s"
     assert ended.ended_at is not None
     assert 2.5 <= ended.ended_at - asked_at < 6.0
     assert nodes.left_over() == []
