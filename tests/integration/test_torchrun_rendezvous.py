@@ -25,7 +25,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[Store], subprocess.Popen[bytes]]
         options += [f"--rdzv-endpoint={store.uri}", "--rdzv-id=job", "--local-addr=127.0.0.1"]
         command = [sys.executable, "-m", "torch.distributed.run", *options, str(SCRIPT), str(tmp_path)]
         with (tmp_path / f"log-{len(started)}").open("wb") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
             started.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
         return started[-1]
 

@@ -30,7 +30,7 @@ def test_a_notice_costs_no_step_and_the_replacement_comes_before_the_node_goes(
 ) -> None:
     starling.run()
     leaving = other(starling.wait_training(3))
-    assert starling.type("interrupt", "r", "--node", leaving, "--notice", "8").returncode == 0
+    assert starling.type("interrupt", "r", "--node", leaving, "--notice", "25").returncode == 0
     starling.wait("the replacement", lambda s: any(n["id"].endswith(".1") for n in s["nodes"]))
     result = starling.result()
     assert_same_bits(result, undisturbed)
@@ -38,7 +38,7 @@ def test_a_notice_costs_no_step_and_the_replacement_comes_before_the_node_goes(
     assert result["interruptions"] == 1
     (recovery,) = result["recoveries"]
     assert recovery["kind"] == "notice"
-    assert 0 < recovery["seconds"] < 8
+    assert 0 < recovery["seconds"] < 25
     (notice,) = starling.events("node-notice")
     replacement = starling.events("node-wanted")[-1]
     assert replacement["at"] < notice["data"]["takes_effect_at"]
@@ -55,7 +55,7 @@ def test_a_node_is_killed(starling: Commands, undisturbed: str, victim: Any) -> 
     (recovery,) = result["recoveries"]
     assert (recovery["kind"], recovery["node"]) == ("hard", node)
     assert 0 < recovery["seconds"] < 30
-    assert result["steps_redone"] <= 13, "an epoch's checkpoint bounds what is done again"
+    assert result["steps_redone"] <= 13 + 3, "an epoch's checkpoint and its upload bound what is done again"
 
 
 @pytest.mark.parametrize("part", ["agent", "supervisor", "worker"])
