@@ -24,16 +24,18 @@ from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import (
     NoCapacity,
     ObjectExists,
+    ObjectNotFound,
     ProviderError,
     StarlingError,
     StoreAccessDenied,
     StoreError,
-    VersionConflict,
 )
 from starling.infra.journal import Journal
 from starling.infra.providers.base import Provider
 from starling.infra.records import EventKind, NodeIntent, RunRecord, Termination, Verdict
 from starling.infra.store import Store, open_store
+from starling.infra.store.change import change_object
+from starling.infra.verdicts import create_verdict
 from starling.orchestrator.actions import (
     Action,
     Authorise,
@@ -56,7 +58,6 @@ from starling.orchestrator.runs import change_run, request_stop
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
-_WRITE_TRIES = 10
 
 
 class Controller:
@@ -212,27 +213,18 @@ class Controller:
             reason=action.reason,
             traceback=action.traceback,
         )
-        try:
-            self._store.create(layout.verdict(self._run, action.incarnation), verdict.to_bytes())
-        except ObjectExists:
-            return  # somebody else was first to know
-        self._journal.write(EventKind.VERDICT, self._run, action.reason, state=action.state.value)
+        create_verdict(self._store, self._run, action.incarnation, verdict, self._clock)
 
     def _change(self, node: str, change: Callable[[NodeIntent], NodeIntent]) -> bool:
         """Rewrite a node's intent as it is now; False if there was nothing to change."""
-        key = layout.intent(node)
-        for _ in range(_WRITE_TRIES):
-            read = self._store.get(key)
-            before = NodeIntent.from_bytes(read.data)
-            after = change(before)
-            if after == before:
-                return False
-            try:
-                self._store.replace(key, after.to_bytes(), read.version)
-                return True
-            except VersionConflict:
-                continue
-        raise VersionConflict(f"{key} changed {_WRITE_TRIES} times while it was being written")
+
+        def rewrite(data: bytes | None) -> bytes:
+            if data is None:
+                raise ObjectNotFound(f"the intent of {node} is gone")
+            return change(NodeIntent.from_bytes(data)).to_bytes()
+
+        before, after = change_object(self._store, layout.intent(node), rewrite)
+        return before != after
 
 
 def main(arguments: list[str] | None = None) -> int:

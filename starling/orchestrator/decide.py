@@ -30,7 +30,7 @@ from starling.orchestrator.actions import (
     Terminate,
     TerminateStray,
 )
-from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.facts import Facts, NodeFacts, by_slot
 from starling.orchestrator.limits import authorised_until, limit_reached
 from starling.orchestrator.setbacks import hopeless, last_traceback, launch_not_before
 
@@ -212,15 +212,16 @@ def _keep_going(facts: Facts, upkeep: list[Action], now: float) -> Decision:
     wanted: list[tuple[int, int, str]] = []
     again: list[Action] = []
     waiting: list[str] = []
+    ever, own = by_slot(facts.nodes), by_slot(facts.current)
     for slot in range(facts.spec.nodes.max):
-        chain = [node for node in facts.nodes if node.intent.slot == slot]
-        holder = next((node for node in facts.current if node in chain and node.counts), None)
+        chain = ever.get(slot, [])
+        holder = next((node for node in own.get(slot, []) if node.counts), None)
         if holder is not None:
             if holder.never_seen and now >= facts.launch_after.get(holder.node, 0.0):
                 again.append(Launch(intent=holder.intent, new=False, reason="it was wanted but not launched"))
             elif holder.never_seen:
                 waiting.append(f"{holder.node} cannot be bought at present")
-        elif now < launch_not_before(facts, slot):
+        elif now < launch_not_before(own.get(slot, [])):
             waiting.append(f"slot {slot} waits: its last nodes ended soon after they began")
         elif not facts.offers:
             waiting.append(f"slot {slot} waits: {facts.spec.provider.name} has no offer that fits")

@@ -127,6 +127,14 @@ class Facts:
         return [node for node in self.nodes if not node.gone]
 
 
+def by_slot(nodes: Iterable[NodeFacts]) -> dict[int, list[NodeFacts]]:
+    """Slot -> its nodes, in the order given."""
+    found: dict[int, list[NodeFacts]] = {}
+    for node in nodes:
+        found.setdefault(node.intent.slot, []).append(node)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bill:
     """What one node cost."""

@@ -13,10 +13,11 @@ import yaml
 from starling.infra import layout
 from starling.infra.clock import Clock, SystemClock
 from starling.infra.code import pack_code
-from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError, VersionConflict
+from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, RunRecord, RunState, StopRequest
 from starling.infra.store import Store
+from starling.infra.store.change import change_object
 from starling.orchestrator.facts import Facts
 from starling.orchestrator.limits import limit_reached
 from starling.orchestrator.loading import override, override_paths
@@ -25,7 +26,6 @@ from starling.orchestrator.spec import Spec
 
 _MAY_CHANGE = ("nodes", "limits", "provider", "checkpoint")
 """What a resumed run may do otherwise than before: where it runs, not what it computes."""
-_WRITE_TRIES = 50
 
 
 def create_run(
@@ -115,23 +115,16 @@ def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None
 
 def change_run(store: Store, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
     """Rewrite run.json as it is now, conditionally; returns what is there afterwards. Raises UsageError if unknown."""
-    key = layout.run_record(run)
-    for _ in range(_WRITE_TRIES):
-        try:
-            read = store.get(key)
-        except ObjectNotFound:
-            raise unknown_run(store, run) from None
-        before = RunRecord.from_bytes(read.data)
+
+    def rewrite(data: bytes | None) -> bytes:
+        if data is None:
+            raise unknown_run(store, run)
+        before = RunRecord.from_bytes(data)
         after = change(before)
-        if after == before:
-            return before
-        after = after.but(nonce=secrets.token_hex(8))
-        try:
-            store.replace(key, after.to_bytes(), read.version)
-            return after
-        except VersionConflict:
-            continue
-    raise VersionConflict(f"{key} changed {_WRITE_TRIES} times while it was being written; try again")
+        return data if after == before else after.but(nonce=secrets.token_hex(8)).to_bytes()
+
+    _, written = change_object(store, layout.run_record(run), rewrite)
+    return RunRecord.from_bytes(written)
 
 
 def _run_id(spec: Spec, name: str | None, clock: Clock) -> str:

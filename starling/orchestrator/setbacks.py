@@ -5,8 +5,10 @@ All of it is read from the nodes' records, so that a restarted controller waits 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starling.infra.records import Failure
-from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.facts import Facts, NodeFacts, by_slot
 
 QUICK_SECONDS = 120.0
 """A node that ends within this time of its launch, unannounced and untrained, ended quickly."""
@@ -23,9 +25,10 @@ FATAL_SECONDS = 10.0
 """How long the trainer has to give the verdict on a fatal error itself."""
 
 
-def launch_not_before(facts: Facts, slot: int) -> float:
-    """The earliest time for the next launch in a slot; 0 if at once. The first quick end costs no wait."""
-    streak = _streak(facts, slot)
+def launch_not_before(chain: Sequence[NodeFacts]) -> float:
+    """The earliest time for the next launch in a slot whose nodes of this incarnation, oldest first, are these; 0 if
+    at once. The first quick end costs no wait."""
+    streak = _streak(chain)
     if len(streak) < 2:
         return 0.0
     wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (len(streak) - 2))
@@ -45,8 +48,8 @@ def hopeless(facts: Facts, now: float) -> str | None:
     last = ended[-UNFIT_LIMIT:]
     if len(last) == UNFIT_LIMIT and all(_unfit(node) for node in last):
         return f"{UNFIT_LIMIT} nodes in a row were unfit, the last because: {_unfit(last[-1])}"
-    for slot in range(facts.spec.nodes.max):
-        streak = _streak(facts, slot)
+    for slot, chain in by_slot(facts.current).items():
+        streak = _streak(chain) if slot < facts.spec.nodes.max else []
         words = [
             node.status.ended.reason for node in streak if node.status is not None and node.status.ended is not None
         ]
@@ -66,9 +69,8 @@ def _fatal(facts: Facts, now: float) -> Failure | None:
     return next((f for f in reversed(facts.failures) if f.fatal and now - f.at > FATAL_SECONDS), None)
 
 
-def _streak(facts: Facts, slot: int) -> list[NodeFacts]:
+def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
     """The newest nodes of a slot that ended quickly, newest first, up to the first that did not."""
-    chain = [node for node in facts.current if node.intent.slot == slot]
     streak: list[NodeFacts] = []
     for node in reversed(chain):
         if not _quick(node):

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, StoreError
+from starling.infra.errors import StoreError
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, NodeStatus, RunRecord, RunState, Verdict
 from starling.infra.store.base import Store
+from starling.infra.verdicts import create_verdict
 from starling.trainer.checkpoint.manifest import Manifest, committed_steps
 from starling.trainer.checkpoint.saver import Commit
 from starling.trainer.round import RoundInfo
@@ -130,16 +131,6 @@ def announce_done(store: Store, run: str, incarnation: int, manifest: Manifest, 
         },
     )
     create_verdict(store, run, incarnation, verdict)
-
-
-def create_verdict(store: Store, run: str, incarnation: int, verdict: Verdict) -> bool:
-    """Create an incarnation's verdict unless somebody was first; return whether it is ours."""
-    try:
-        store.create(layout.verdict(run, incarnation), verdict.to_bytes())
-    except ObjectExists:
-        return False
-    Journal(store, run).write(EventKind.VERDICT, run, verdict.reason, state=verdict.state, step=verdict.step)
-    return True
 
 
 def announce_stopped(store: Store, run: str, incarnation: int) -> None:

@@ -11,7 +11,7 @@ from starling.infra import layout
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, Failure, RunState, Verdict
 from starling.infra.store.base import Store
-from starling.trainer.announce import create_verdict
+from starling.infra.verdicts import create_verdict
 from starling.trainer.config import Job
 from starling.trainer.progress import StepCounter
 

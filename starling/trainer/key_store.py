@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import torch.distributed as dist
 
-from starling.infra.errors import ObjectExists, ObjectNotFound, VersionConflict
+from starling.infra.errors import ObjectNotFound
 from starling.infra.store import Store
+from starling.infra.store.change import change_object
 
 POLL = 0.05
 """Seconds between two looks for a key that is awaited."""
@@ -92,23 +93,7 @@ class KeyStore(dist.Store):  # type: ignore[misc,name-defined]  # torch does not
             return None
 
     def _change(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
-        while True:
-            try:
-                found = self._store.get(self._key(key))
-                new = change(found.data)
-                if new != found.data:
-                    self._store.replace(self._key(key), new, found.version)
-                return new
-            except VersionConflict:
-                continue
-            except ObjectNotFound:
-                pass
-            try:
-                new = change(None)
-                self._store.create(self._key(key), new)
-                return new
-            except ObjectExists:
-                continue
+        return change_object(self._store, self._key(key), change)[1]
 
     def _key(self, key: str) -> str:
         # Keys of TorchElastic hold slashes and anything else; ours allow neither '%' nor '~' nor a leading dot.
