@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Newer than what decides the environment's content exactly if the environment is up to date.
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check chaos bench
 
 setup: $(STAMP)
 
@@ -22,6 +22,17 @@ $(STAMP): pyproject.toml constraints.txt
 # The main job in front of your eyes: interrupted, killed, resumed, and equal to the last bit.
 demo: $(STAMP)
 	$(BIN)/python -m demo
+
+# Everything that can go wrong, at times that SEED decides: `make chaos SEED=7 EVENTS=20 STORE=s3`.
+SEED ?= 1
+EVENTS ?= 10
+STORE ?= folder
+chaos: $(STAMP)
+	$(BIN)/python -m chaos --seed $(SEED) --events $(EVENTS) --store $(STORE)
+
+# Measures everything beside what one would use instead, and writes docs/performance.md; ONLY="step recovery" for some.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(ONLY)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

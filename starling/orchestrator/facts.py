@@ -117,6 +117,11 @@ class Facts:
     """Nodes whose launch was refused -> when to try again."""
 
     @property
+    def buying(self) -> bool:
+        """Whether nodes may still be launched."""
+        return self.verdict is None and self.run.stop is None
+
+    @property
     def current(self) -> list[NodeFacts]:
         """Nodes of the current incarnation."""
         return [node for node in self.nodes if node.intent.incarnation == self.run.incarnation]

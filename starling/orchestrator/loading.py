@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from starling.infra.errors import UsageError
+from starling.orchestrator.code_check import task_problem
 from starling.orchestrator.complaints import KeyPath, complaints
 from starling.orchestrator.spec import Spec
 
@@ -181,3 +182,6 @@ def _check_folders(spec: Spec, document: _Document, path: Path) -> None:
         raise UsageError(
             f"{document.where(('code',))}: code: {folder} is no folder; name one relative to the spec file"
         )
+    problem = task_problem(spec.task.name, folder) if folder is not None and not spec.task.built_in else None
+    if problem is not None:
+        raise UsageError(f"{document.where(('task',))}: task: {problem}")

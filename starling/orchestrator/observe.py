@@ -35,7 +35,7 @@ class Observer:
         return dataclasses.replace(
             facts,
             nodes=tuple(self._with_memory(node, now) for node in facts.nodes),
-            offers=self._current_offers(facts.spec, now),
+            offers=self._current_offers(facts.spec, now) if facts.buying else (),
             launch_after={node: after for node, (_, after) in self._refused.items()},
         )
 

@@ -14,11 +14,11 @@ from starling.orchestrator.spec import schema
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("starling", "tests", "docs", "configs", "examples", "benchmarks", "demo", ".ci")
+FOLDERS = ("starling", "tests", "docs", "configs", "examples", "benchmarks", "chaos", "demo", ".ci")
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ".cfg", ""}
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
-NAMED_FILE = re.compile(r"`((?:starling|tests|docs|configs|examples|demo|benchmarks)/[\w./-]+)`")
+NAMED_FILE = re.compile(r"`((?:starling|tests|docs|configs|examples|demo|benchmarks|chaos)/[\w./-]+)`")
 MACHINE_PATH = re.compile(r"(?<![\w>.}$)-])/(?:work|root|home/[a-z]\w*)/\w")
 TEMPORARY_PATH = re.compile(r"(?<![\w>.}$])/tmp\b")
 
