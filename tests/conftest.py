@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from chaos import s3_server as servers
 from starling.infra.store import Store, open_store
-from tests.support import s3_server as servers
 
 
 @pytest.fixture(scope="session")

@@ -139,6 +139,22 @@ def result(run: Run, store: StoreUri = None, json: Json = False) -> None:
 
 
 @app.command()
+def fetch(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; new or empty.", show_default=False)],
+    number: Annotated[
+        int | None, typer.Option("--snapshot", help="Its number; default: the newest.", show_default=False)
+    ] = None,
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Get the folder of a script's run, as a snapshot holds it."""
+    from starling.cli.fetching import fetch_verb
+
+    fetch_verb(run, folder, number, store, as_json=json)
+
+
+@app.command()
 def events(run: Run, store: StoreUri = None, json: Json = False) -> None:
     """Everything that happened to a run, with reasons."""
     from starling.cli.showing import events_verb

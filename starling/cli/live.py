@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from starling.cli.output import clock_time, money, span
+from starling.cli.result_text import snapshot_text
 from starling.infra.records import Event
 from starling.orchestrator.report import View
 
@@ -82,6 +83,8 @@ def headline(told: dict[str, Any]) -> str:
     parts.append(f"world size {told['world_size']}, {len(told['nodes'])} nodes")
     if told["checkpoint"]:
         parts.append(f"checkpoint {told['checkpoint']['step']}")
+    if told.get("snapshot"):
+        parts.append(f"snapshot {told['snapshot']['number']}")
     parts.append(money(told["cost"]))
     if told["state"] == "running" and (left := _seconds_left(told)) is not None:
         parts.append(f"{span(left)} left")
@@ -93,22 +96,24 @@ def panel(view: View, told: dict[str, Any]) -> RenderableType:
     total, step = told["total_steps"], told["step"]
     bar = Table.grid()  # a bare bar does not end its line
     bar.add_row(ProgressBar(total=total or 1, completed=step if total else 0, width=BAR_WIDTH))
-    parts: list[RenderableType] = [Text(headline(told), style="bold"), bar]
+    parts: list[RenderableType] = [Text(headline(told), style="bold")]
+    if "snapshot" not in told:  # nobody but a script knows how far it is
+        parts.append(bar)
     if told["reason"]:
         parts.append(Text(told["reason"], style="yellow"))
     if told["nodes"]:
         parts.append(_nodes(told["nodes"]))
-    saved = told["checkpoint"]
-    parts.append(
-        Text(
-            f"last checkpoint: step {saved['step']} at {clock_time(saved['committed_at'])}"
-            if saved
-            else "no checkpoint yet",
-            style="dim",
-        )
-    )
+    parts.append(Text(_saved(told), style="dim"))
     parts += [Text(event_line(event), style="dim") for event in view.events[-EVENTS_SHOWN:]]
     return Group(*parts)
+
+
+def _saved(told: dict[str, Any]) -> str:
+    if "snapshot" in told:
+        return snapshot_text(told["snapshot"])
+    if saved := told["checkpoint"]:
+        return f"last checkpoint: step {saved['step']} at {clock_time(saved['committed_at'])}"
+    return "no checkpoint yet"
 
 
 def event_line(event: Event) -> str:

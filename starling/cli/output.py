@@ -48,6 +48,16 @@ def span(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min"
 
 
+def size(count: int) -> str:
+    """Bytes as people write them."""
+    amount = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
 def money(dollars: float | None) -> str:
     if dollars is None:
         return "-"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from starling.cli.output import money, span
+from starling.cli.output import clock_time, money, size, span
 
 
 def result_text(told: dict[str, Any]) -> str:
     """Of what `result --json` prints."""
-    lines = [f"run {told['run']} is {told['state']} at step {told['step']}"]
+    script = "snapshot" in told
+    lines = [f"run {told['run']} is {told['state']}" + ("" if script else f" at step {told['step']}")]
     if told.get("error"):
         lines += [f"error: {told['error']}", *((told.get("traceback") or "").rstrip().splitlines())]
     if told.get("reason"):
@@ -21,17 +22,29 @@ def result_text(told: dict[str, Any]) -> str:
     for name in ("weights_sha256", "state_sha256"):
         if told.get(name):
             lines.append(f"{name}: {told[name]}")
-    lines.append(
-        f"interruptions: {told['interruptions']}, steps redone: {told['steps_redone']}, cost: {money(told['cost'])}"
-    )
+    if script:
+        lines.append(snapshot_text(told["snapshot"]))
+    redone = "" if script else f", steps redone: {told['steps_redone']}"
+    lines.append(f"interruptions: {told['interruptions']}{redone}, cost: {money(told['cost'])}")
+    sign = "sign of life" if script else "step"
     lines += [
         f"  {recovery['kind']} {recovery['node'] or ''}: "
-        + (f"next step after {span(recovery['seconds'])}" if recovery["seconds"] is not None else "no step since")
+        + (f"next {sign} after {span(recovery['seconds'])}" if recovery["seconds"] is not None else f"no {sign} since")
         for recovery in told["recoveries"]
     ]
-    if not told["exact"]:
+    if told.get("exact") is False:
         lines.append("not exact: the result depends on what happened to its nodes")
     return "\n".join(lines)
+
+
+def snapshot_text(told: dict[str, Any] | None) -> str:
+    """The newest snapshot of a script's folder in one line."""
+    if told is None:
+        return "snapshot: none yet"
+    return (
+        f"snapshot: {told['number']} at {clock_time(told['at'])} ({span(told['age'])} ago), "
+        f"{told['files']} files, {size(told['bytes'])}, {told['uri']}"
+    )
 
 
 def _number(value: Any) -> str:

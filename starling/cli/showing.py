@@ -6,7 +6,7 @@ from typing import Any
 
 from starling.cli.opening import OpenRun, store_for
 from starling.cli.output import clock_time, emit, money, say, span, table
-from starling.cli.result_text import result_text
+from starling.cli.result_text import result_text, snapshot_text
 from starling.infra.errors import StarlingError
 from starling.infra.store import Store
 from starling.orchestrator.reading import list_runs
@@ -27,7 +27,7 @@ def list_verb(store_uri: str | None, *, as_json: bool) -> None:
         [
             entry["run"],
             entry["state"],
-            f"{entry.get('step', '-')}/{entry.get('total_steps') or '-'}",
+            "-" if entry.get("step") is None else f"{entry['step']}/{entry.get('total_steps') or '-'}",
             str(len(entry.get("nodes", []))),
             str(entry.get("interruptions", "-")),
             money(entry.get("cost")),
@@ -77,7 +77,10 @@ def status_text(told: dict[str, Any]) -> str:
         lines.append(f"reason: {told['reason']}")
     if saved := told["checkpoint"]:
         lines.append(f"checkpoint: step {saved['step']} at {clock_time(saved['committed_at'])}, {saved['uri']}")
-    lines.append(f"interruptions: {told['interruptions']}, steps redone: {told['steps_redone']}")
+    if "snapshot" in told:
+        lines += [snapshot_text(told["snapshot"]), f"interruptions: {told['interruptions']}"]
+    else:
+        lines.append(f"interruptions: {told['interruptions']}, steps redone: {told['steps_redone']}")
     if told["nodes"]:
         rows = [["node", "state", "type", "zone", "market", "address", "since"]]
         rows += [

@@ -56,7 +56,9 @@ def resume_verb(run: str, overrides: list[str], store_uri: str | None, *, detach
 def plan_text(plan: Plan) -> str:
     """The plan for people."""
     steps = "the number of steps is known once the data is"
-    if plan.total_steps is not None:
+    if plan.command is not None:
+        steps = f"{plan.command}, as torchrun would run it"
+    elif plan.total_steps is not None:
         steps = f"{plan.total_steps} steps ({plan.epochs} epochs x {plan.steps_per_epoch}), {plan.samples} samples"
     offer = plan.offer
     bought = "nothing that fits is offered"
@@ -68,13 +70,14 @@ def plan_text(plan: Plan) -> str:
         f"run of {plan.name}: {steps}",
         f"nodes: {nodes}; each {bought}",
         f"price: {money(plan.price_per_hour_min)} to {money(plan.price_per_hour_max)} an hour",
-        f"checkpoints: {plan.checkpoints}",
+        f"{'snapshots' if plan.command is not None else 'checkpoints'}: {plan.checkpoints}",
     ]
     if plan.most_hours is not None:
         lines.append(f"at most {span(plan.most_hours * 3600)} with all nodes, {money(plan.most_cost)}")
-    rows = [["nodes", "ranks", "shard passes a step", "an hour"]]
-    rows += [[str(w.nodes), str(w.ranks), str(w.passes), money(w.price_per_hour)] for w in plan.useful]
-    lines += ["useful world sizes:", *(f"  {line}" for line in table(rows).splitlines())]
+    if plan.useful:
+        rows = [["nodes", "ranks", "shard passes a step", "an hour"]]
+        rows += [[str(w.nodes), str(w.ranks), str(w.passes), money(w.price_per_hour)] for w in plan.useful]
+        lines += ["useful world sizes:", *(f"  {line}" for line in table(rows).splitlines())]
     return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings)])
 
 

@@ -24,14 +24,16 @@ def stop_verb(run: str, store_uri: str | None, *, wait: bool, as_json: bool) -> 
     """Ask, see to it that somebody carries it out, wait."""
     store = store_for(store_uri)
     opened = OpenRun(store, run)
-    request_stop(store, run, "asked for by `starling stop`")
+    incarnation = request_stop(store, run, "asked for by `starling stop`").incarnation
     view = opened.view()
     if not run_state(view.facts, view.now).final or view.facts.present:
         if controller_pid(run, store.uri) is None:
             start_controller(run, store.uri)
         if wait:
             note(f"run {run} is stopping: waiting for its last checkpoint")
-            view = wait_until_over(opened)
+            view = wait_until_over(opened, incarnation=incarnation)
+            if view.facts.run.incarnation > incarnation:
+                note(f"run {run} had stopped, and was resumed in the meantime")
     if as_json:
         emit(result(view) if wait else status(view))
     else:

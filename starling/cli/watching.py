@@ -50,8 +50,10 @@ def watch(run: OpenRun, *, as_json: bool) -> int:
     return run_state(view.facts, view.now).exit_code
 
 
-def wait_until_over(run: OpenRun, display: Display | None = None) -> View:
+def wait_until_over(run: OpenRun, display: Display | None = None, *, incarnation: int | None = None) -> View:
     """Look again and again until the run is over and its nodes and controller are gone.
+
+    With `incarnation`, also return as soon as the run has gone on to a later one: that one is over.
 
     Raises StarlingError if it cannot come to an end because nobody controls it and no node works for it.
     """
@@ -62,6 +64,8 @@ def wait_until_over(run: OpenRun, display: Display | None = None) -> View:
         view = _look(run)
         if display is not None:
             display.show(view, status(view))
+        if incarnation is not None and view.facts.run.incarnation > incarnation:
+            return view
         now = time.time()
         controlled = controller_pid(run.run, run.store.uri) is not None
         if run_state(view.facts, now).final:

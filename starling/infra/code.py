@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from starling.infra import layout
 from starling.infra.errors import ObjectExists, StarlingError, UsageError
@@ -28,16 +28,22 @@ _UNPACKED_MARK = ".starling-unpacked"
 _REQUIREMENTS = "requirements.txt"
 
 
-def pack_code(folder: Path, store: Store) -> str:
+def pack_code(folder: Path, store: Store, leave_out: Sequence[str] = ()) -> str:
     """Put a folder, as it is on disk now, into the store; return the SHA-256 that names it.
 
     The same content gives the same hash. `.git`, `__pycache__`, `.venv`, `*.pyc` and what the patterns in
-    `.starlingignore` match (one a line; matched against names and paths, no `!`) stay out.
+    `.starlingignore` match (one a line; matched against names and paths, no `!`) stay out, and so do the folders
+    `leave_out` (relative paths).
     Raises UsageError for a folder that cannot be packed.
     """
     if not folder.is_dir():
         raise UsageError(f"code: {folder} is no folder")
-    files = list(_files(folder, _patterns(folder)))
+    apart = {PurePosixPath(path) for path in leave_out}
+    files = [
+        path
+        for path in _files(folder, _patterns(folder))
+        if apart.isdisjoint((PurePosixPath(path.as_posix()), *PurePosixPath(path.as_posix()).parents))
+    ]
     _check_size(folder, files)
     with tempfile.TemporaryDirectory(prefix="starling-code-") as aside:
         archive = Path(aside) / "code.tar.gz"

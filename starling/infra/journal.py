@@ -19,11 +19,16 @@ class Journal:
         self._run = run
         self._clock = clock or SystemClock()
 
-    def write(self, kind: EventKind, /, subject: str, reason: str, *, at: float | None = None, **data: Any) -> Event:
-        """Record one change; `at` defaults to now. `data` may have a key named "kind"."""
+    def write(
+        self, kind: EventKind, /, subject: str, reason: str, *, at: float | None = None, name: str = "", **data: Any
+    ) -> Event:
+        """Record one change; `at` defaults to now. `data` may have a key named "kind".
+
+        Several who write the same change, lest it be lost with one of them, give the same `at` and the same `name`.
+        """
         event = Event(at=self._clock.now() if at is None else at, kind=kind, subject=subject, reason=reason, data=data)
         self._store.put(
-            f"{layout.events(self._run)}{event.at * 1e6:017.0f}-{secrets.token_hex(4)}.json", event.to_bytes()
+            f"{layout.events(self._run)}{event.at * 1e6:017.0f}-{name or secrets.token_hex(4)}.json", event.to_bytes()
         )
         return event
 

@@ -5,10 +5,12 @@ nodes/<node>/status.json                   the agent's word: alive, notice, prog
 runs/<run>/run.json                        the run's record, conditional writes
 runs/<run>/spec.yaml, spec.<k>.yaml        what incarnation k trains, immutable
 runs/<run>/verdicts/<incarnation>.json     how the incarnation ended; created once
-runs/<run>/rendezvous/<incarnation>/       group formation
+runs/<run>/rendezvous/<incarnation>/       group formation, and the words of a script's rounds
 runs/<run>/fingerprint.json                the device fingerprint the run is exact on; created once
 runs/<run>/data.json                       what identifies the data the run is trained on; created once
 runs/<run>/checkpoints/<step>/             parts, then manifest.json
+runs/<run>/snapshots/<number>.json         one snapshot of a script's folder; created once, after all its files
+runs/<run>/snapshots/files/<sha256>        the files of all snapshots, content-addressed
 runs/<run>/events|failures|metrics|logs/   append-only chunks
 data/<dataset>/                            prepared datasets
 code/<sha256>.tar.gz                       users' code, content-addressed
@@ -60,6 +62,28 @@ def data_pin(run: str) -> str:
 
 def checkpoints(run: str) -> str:
     return f"runs/{run}/checkpoints/"
+
+
+def snapshots(run: str) -> str:
+    """Prefix of a run's snapshots and their files."""
+    return f"runs/{run}/snapshots/"
+
+
+def snapshot(run: str, number: int) -> str:
+    return f"{snapshots(run)}{number:08d}.json"
+
+
+def snapshot_files(run: str) -> str:
+    return f"{snapshots(run)}files/"
+
+
+def snapshot_file(run: str, sha256: str) -> str:
+    return f"{snapshot_files(run)}{sha256}"
+
+
+def round_word(run: str, incarnation: int, round_number: int, word: str) -> str:
+    """What the nodes of one round of a script tell each other: `start`, `ready/<rank>`, `go`, `end`, `result`, ..."""
+    return f"{rendezvous(run, incarnation)}/rounds/{round_number}/{word}"
 
 
 def events(run: str) -> str:

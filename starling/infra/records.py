@@ -127,6 +127,11 @@ class Progress(Record):
     """Recent mean duration of a step."""
     checkpoint_step: int | None = None
     """Newest committed step this rank knows of."""
+    active_at: float | None = None
+    """When something last went on that is no step: a batch of an evaluation; of a script of the user's, whose steps
+    nobody knows, that it printed something or changed its folder."""
+    snapshot: int | None = None
+    """Of a script of the user's: the newest snapshot this node knows of."""
 
 
 class NodeEnd(Record):
@@ -218,6 +223,10 @@ class Failure(Record):
     traceback: str | None = None
     fatal: bool = False
     """True if trying again cannot help."""
+    machine: bool = False
+    """True if the operating system refused what any healthy machine does: a full or read-only disk, a failing one."""
+    content: str | None = None
+    """Of a script of the user's: hash of what its folder held when the round began. The same again: no progress."""
 
 
 class EventKind(StrEnum):
@@ -242,7 +251,18 @@ class EventKind(StrEnum):
     """A manifest was created: data {step, seconds, bytes, uri}."""
     CHECKPOINT_SKIPPED = "checkpoint-skipped"
     """A damaged checkpoint was passed over at resume: data {step}."""
+    SNAPSHOT = "snapshot"
+    """A script's folder was snapshotted: data {number, why, files, bytes, uploaded_bytes, seconds, uri}."""
+    SNAPSHOT_SKIPPED = "snapshot-skipped"
+    """A damaged snapshot was passed over: data {number}."""
+    SNAPSHOT_DELAYED = "snapshot-delayed"
+    """A snapshot is due but cannot be made: the reason says what is in the way, and what helps."""
+    FOLDER_DROPPED = "folder-dropped"
+    """A script ended, and what it wrote since the newest snapshot may be half written: data {round}."""
+    SCRIPT_ACTIVE = "script-active"
+    """The script printed something or changed its folder for the first time in a round: data {round}."""
     WORKER_FAILED = "worker-failed"
+    """data {step, rank, own}; own: the task raised, rather than that somebody killed the process."""
     INEXACT = "inexact"
     STOP_REQUESTED = "stop-requested"
     VERDICT = "verdict"

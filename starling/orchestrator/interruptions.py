@@ -20,7 +20,8 @@ class Interruption:
 
     at: float
     kind: str
-    """notice, hard (both: rehearsed, or announced by the provider), lost (unannounced), failure (a worker's error)."""
+    """notice, hard (both: rehearsed, or announced by the provider), lost (unannounced), failure (a training process
+    was killed). An error that the task raised is no interruption."""
     node: str | None
     effect_at: float
     """When the machine goes, or went."""
@@ -30,7 +31,7 @@ class Interruption:
 class Recovery:
     cause: Interruption
     seconds: float | None
-    """From the cause to the end of the next step; None if there has been none."""
+    """From the cause to the end of the next step, or a script's next sign of life; None if there has been none."""
 
 
 def interruptions(events: Iterable[Event]) -> list[Interruption]:
@@ -93,9 +94,12 @@ def _broken_rounds(events: list[Event]) -> Iterator[_Loss]:
             if open_round is None or open_round.number != number:
                 # Its beginning was never written: whoever was to write it was lost first.
                 open_round = _Round(number=number, began_at=open_round.ended_at if open_round else event.at)
-            if not open_round.settled and event.data.get("cause") in ("peer-lost", "failure"):
+            lost = event.data.get("cause") in ("peer-lost", "failure") and not open_round.own_error
+            if lost and not open_round.settled:
                 yield _reported(open_round.began_at, event)
             open_round.settled, open_round.ended_at = True, event.at
+        elif open_round is not None and event.kind is EventKind.WORKER_FAILED and event.data.get("own"):
+            open_round.own_error = True
         elif open_round is not None and event.kind is EventKind.NODE_ENDED:
             open_round.trace = open_round.trace or event
         elif open_round is not None and event.kind in (EventKind.RUN_RESUMED, EventKind.VERDICT):
@@ -111,6 +115,8 @@ class _Round:
     ended_at: float = 0.0
     trace: Event | None = None
     """The first node that ended in it."""
+    own_error: bool = False
+    """The task raised in it: a fault of the run's own, and no interruption."""
 
 
 def _reported(began_at: float, ended: Event) -> _Loss:
@@ -146,6 +152,7 @@ def _seconds_until_next_step(cause: Interruption, events: list[Event]) -> float 
     next_round = next(rounds, None)
     if next_round is None:
         return None
-    steps = (event.at for event in events if event.kind is EventKind.FIRST_STEP and event.at >= next_round)
+    signs = (EventKind.FIRST_STEP, EventKind.SCRIPT_ACTIVE)
+    steps = (event.at for event in events if event.kind in signs and event.at >= next_round)
     first = next(steps, None)
     return first - cause.at if first is not None else None

@@ -182,6 +182,13 @@ def _check_folders(spec: Spec, document: _Document, path: Path) -> None:
         raise UsageError(
             f"{document.where(('code',))}: code: {folder} is no folder; name one relative to the spec file"
         )
-    problem = task_problem(spec.task.name, folder) if folder is not None and not spec.task.built_in else None
+    script = spec.command.script if spec.command is not None else None
+    if folder is not None and script is not None and not (folder / script).is_file():
+        raise UsageError(
+            f"{document.where(('command', 'run'))}: command.run: there is no {script} in {folder}; "
+            "write its path from there"
+        )
+    own = spec.task.name if spec.task is not None and not spec.task.built_in else None
+    problem = task_problem(own, folder) if folder is not None and own is not None else None
     if problem is not None:
         raise UsageError(f"{document.where(('task',))}: task: {problem}")

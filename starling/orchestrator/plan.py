@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from starling.infra.records import Offer
+from starling.orchestrator.command_section import CommandSection
+from starling.orchestrator.sections import TrainingSection
 from starling.orchestrator.spec import Spec
 
 
@@ -25,12 +28,14 @@ class WorldSize:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     name: str
+    command: str | None
+    """The script that is run, if the spec names one: it alone knows its samples and steps."""
     samples: int | None
     """Training samples; None if they are not known before the run (a task of the user's own, a missing dataset)."""
     steps_per_epoch: int | None
     total_steps: int | None
-    epochs: int
-    virtual_shards: int
+    epochs: int | None
+    virtual_shards: int | None
     useful: tuple[WorldSize, ...]
     """Node counts up to the number of shards that each make a step shorter than every smaller one."""
     nodes_min: int
@@ -46,6 +51,7 @@ class Plan:
     most_cost: float | None
     """US dollars at nodes.max nodes until the first limit."""
     checkpoints: str
+    """Or snapshots of a script's folder; in words."""
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -58,20 +64,22 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer]) -> 
     """Pure: the plan of a spec for so many training samples and these offers, best first."""
     offer = next(iter(offers), None)
     price = offer.price_per_hour if offer else None
-    per_epoch = math.ceil(dataset_size / spec.training.global_batch) if dataset_size else None
-    total = per_epoch * spec.training.epochs if per_epoch else None
+    training = spec.training
+    per_epoch = math.ceil(dataset_size / training.global_batch) if dataset_size and training else None
+    total = per_epoch * training.epochs if per_epoch and training else None
     rate = price * spec.nodes.max if price is not None else None
     paid = spec.limits.budget / rate if spec.limits.budget is not None and rate else None
     longest = spec.limits.max_duration / 3600 if spec.limits.max_duration is not None else None
     hours = min((limit for limit in (paid, longest) if limit is not None), default=None)
-    useful = useful_worlds(spec.training.virtual_shards, spec.nodes.ranks, price)
+    useful = useful_worlds(training.virtual_shards, spec.nodes.ranks, price) if training else ()
     return Plan(
         name=spec.name,
+        command=shlex.join(spec.command.run) if spec.command else None,
         samples=dataset_size,
         steps_per_epoch=per_epoch,
         total_steps=total,
-        epochs=spec.training.epochs,
-        virtual_shards=spec.training.virtual_shards,
+        epochs=training.epochs if training else None,
+        virtual_shards=training.virtual_shards if training else None,
         useful=useful,
         nodes_min=spec.nodes.min,
         nodes_max=spec.nodes.max,
@@ -81,7 +89,7 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer]) -> 
         hours_by_budget=paid,
         most_hours=hours,
         most_cost=rate * hours if rate is not None and hours is not None else None,
-        checkpoints=_checkpoints(spec, total),
+        checkpoints=_snapshots(spec.command) if spec.command else _checkpoints(spec, total),
         warnings=tuple(_warnings(spec, dataset_size, offer, useful)),
     )
 
@@ -99,6 +107,7 @@ def useful_worlds(shards: int, ranks_per_node: int, price: float | None = None) 
 
 def _checkpoints(spec: Spec, total: int | None) -> str:
     """In words: when, and how many where that is known."""
+    assert spec.training is not None
     parts = [f"{spec.training.epochs} at the ends of epochs"]
     if every := spec.checkpoint.every_steps:
         parts.append(f"every {every} steps" + (f" ({total // every})" if total else ""))
@@ -110,28 +119,42 @@ def _checkpoints(spec: Spec, total: int | None) -> str:
     return ", ".join(parts)
 
 
+def _snapshots(command: CommandSection) -> str:
+    return (
+        f"of {command.folder}/ every {command.every:g} s if it has changed, and one when a node is announced to go "
+        f"(SIGTERM, up to {command.grace:g} s to save), at a stop and at the end; the newest {command.keep} are kept"
+    )
+
+
 def _warnings(
     spec: Spec, dataset_size: int | None, offer: Offer | None, useful: tuple[WorldSize, ...]
 ) -> Iterable[str]:
+    if spec.training is not None:
+        yield from _training_warnings(spec, spec.training, dataset_size, useful)
+    if offer is None:
+        yield f"provider {spec.provider.name} offers nothing with {spec.nodes.gpus_per_node} GPUs for this spec now"
+    elif spec.limits.budget is not None and offer.price_per_hour == 0:
+        yield "limits.budget has no effect: these nodes cost nothing"
+    if offer is not None and offer.price_per_hour > 0 and spec.limits.budget is None:
+        yield "limits.budget: none is set; the run costs whatever it takes"
+
+
+def _training_warnings(
+    spec: Spec, training: TrainingSection, dataset_size: int | None, useful: tuple[WorldSize, ...]
+) -> Iterable[str]:
     counts = [world.nodes for world in useful]
-    if spec.training.exact and spec.nodes.max not in counts:
+    if training.exact and spec.nodes.max not in counts:
         fits = max((count for count in counts if count < spec.nodes.max), default=1)
         yield (
             f"nodes.max: {spec.nodes.max} nodes are no faster than {fits}: a step takes as many passes; "
             f"useful here: {', '.join(map(str, counts))}"
         )
-    if dataset_size is not None and dataset_size < spec.training.global_batch:
+    if dataset_size is not None and dataset_size < training.global_batch:
         yield (
-            f"training.global_batch: {spec.training.global_batch} is more than the dataset's {dataset_size} samples: "
+            f"training.global_batch: {training.global_batch} is more than the dataset's {dataset_size} samples: "
             "every epoch is one partial step"
         )
-    if offer is None:
-        yield f"provider {spec.provider.name} offers nothing with {spec.nodes.gpus_per_node} GPUs for this spec now"
-    elif spec.limits.budget is not None and offer.price_per_hour == 0:
-        yield "limits.budget has no effect: these nodes cost nothing"
     if spec.checkpoint.every_minutes is None and spec.checkpoint.every_steps is None:
         yield "checkpoint: without every_steps and every_minutes a lost node costs up to one epoch of work"
-    if offer is not None and offer.price_per_hour > 0 and spec.limits.budget is None:
-        yield "limits.budget: none is set; the run costs whatever it takes"
-    if spec.training.exact is False:
+    if training.exact is False:
         yield "training.exact: false: the result depends on how many nodes there were, and when"

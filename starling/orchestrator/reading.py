@@ -14,6 +14,8 @@ from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StoreError, UsageError
 from starling.infra.providers.base import Machine
 from starling.infra.records import Event, Failure, NodeIntent, NodeStatus, Record, RunRecord, Verdict
+from starling.infra.snapshots.catalog import Catalog
+from starling.infra.snapshots.records import Snapshot
 from starling.infra.store import Store, object_uri
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.report import View
@@ -35,6 +37,7 @@ class RunReader:
         self._run = run
         self._seen: dict[str, tuple[str, bytes]] = {}
         self._spec: tuple[int, Spec] | None = None
+        self._snapshot: Snapshot | None = None
 
     def record(self) -> RunRecord:
         """Raises UsageError that names the runs there are if this one does not exist."""
@@ -97,12 +100,34 @@ class RunReader:
                 continue  # pruned since the listing, or damaged: the one before it counts
         return None
 
+    def snapshot(self) -> Snapshot | None:
+        """The newest snapshot of a script's folder whose record can be read; what it was read from is kept."""
+        catalog = Catalog(self._store, self._run)
+        for number in reversed(catalog.numbers()):
+            if self._snapshot is not None and self._snapshot.number == number:
+                return self._snapshot
+            try:
+                self._snapshot = catalog.read(number)
+            except (ObjectNotFound, ObjectCorrupt):
+                continue  # retired since the listing, or damaged: the one before it counts
+            return self._snapshot
+        return None
+
     def view(self, machines: Iterable[Machine], now: float) -> View:
         """Everything a report needs."""
         facts, newest = self.facts(machines), self.manifest()
         key, manifest = newest if newest is not None else (None, None)
         uri = object_uri(self._store.uri, key) if key is not None else None
-        return View(facts=facts, events=tuple(self.events()), manifest=manifest, checkpoint_uri=uri, now=now)
+        snapshot = self.snapshot() if facts.spec.command is not None else None
+        return View(
+            facts=facts,
+            events=tuple(self.events()),
+            manifest=manifest,
+            checkpoint_uri=uri,
+            now=now,
+            snapshot=snapshot,
+            snapshot_uri=Catalog(self._store, self._run).uri(snapshot.number) if snapshot is not None else None,
+        )
 
     def _failures(self, record: RunRecord) -> list[Failure]:
         found: dict[str, Failure] = {}

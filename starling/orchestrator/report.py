@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from starling.infra.records import Event, NodeState, Progress, RunState
+from starling.infra.snapshots.records import Snapshot
 from starling.orchestrator.facts import FRESH_SECONDS, Bill, Facts, NodeFacts, cost, ledger
 from starling.orchestrator.interruptions import Recovery, interruptions, recoveries, steps_redone
+
+_KNOWN_TO_OUR_TRAINER = (
+    *("step", "steps_redone", "exact", "checkpoint", "metrics"),
+    *("weights_sha256", "state_sha256"),
+)
+"""What the result of a script does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +29,9 @@ class View:
     """Of the newest committed checkpoint."""
     checkpoint_uri: str | None
     now: float
+    snapshot: Snapshot | None = None
+    """Of a script's folder: the newest."""
+    snapshot_uri: str | None = None
 
 
 def run_state(facts: Facts, now: float) -> RunState:
@@ -40,7 +50,7 @@ def status(view: View) -> dict[str, Any]:
     live = _newest_progress(facts, now, fresh_only=True)
     last = live or _newest_progress(facts, now, fresh_only=False)
     shown = live or (last if state.final else None)
-    return {
+    told = {
         "run": facts.run.run,
         "state": state.value,
         "reason": _reason(view),
@@ -61,6 +71,7 @@ def status(view: View) -> dict[str, Any]:
         "incarnation": facts.run.incarnation,
         "created_at": facts.run.created_at,
     }
+    return told | _of_script(view) if facts.spec.command is not None else told
 
 
 def result(view: View) -> dict[str, Any]:
@@ -84,6 +95,9 @@ def result(view: View) -> dict[str, Any]:
         "cost": round(cost(facts.nodes, view.now), 6),
     }
     told |= {key: value for key, value in given.items() if key not in told}
+    if facts.spec.command is not None:
+        known = {key: value for key, value in told.items() if key not in _KNOWN_TO_OUR_TRAINER}
+        told = {**known, "snapshot": snapshot(view)}
     if facts.verdict is not None and state is RunState.FAILED:
         told |= {"error": facts.verdict.reason, "traceback": facts.verdict.traceback}
     if facts.verdict is not None and state is RunState.STOPPED:
@@ -99,11 +113,34 @@ def checkpoint(view: View, *, committed_at: bool = False) -> dict[str, Any] | No
     return told | ({"committed_at": view.manifest.get("created_at")} if committed_at else {})
 
 
-def exact(view: View) -> bool:
-    """Whether the result is the one an uninterrupted run would have."""
+def exact(view: View) -> bool | None:
+    """Whether the result is the one an uninterrupted run would have; None: only the script can know."""
     given = (view.facts.verdict.result or {}) if view.facts.verdict else {}
     fallback = (view.manifest or {}).get("exact", True)
-    return bool(view.facts.spec.training.exact and given.get("exact", fallback))
+    training = view.facts.spec.training
+    return bool(training.exact and given.get("exact", fallback)) if training is not None else None
+
+
+def snapshot(view: View) -> dict[str, Any] | None:
+    """The newest snapshot of a script's folder."""
+    newest = view.snapshot
+    if newest is None:
+        return None
+    return {
+        "number": newest.number,
+        "at": newest.at,
+        "age": round(max(0.0, view.now - newest.at), 1),
+        "why": newest.why,
+        "files": len(newest.files),
+        "bytes": newest.bytes,
+        "uri": view.snapshot_uri,
+    }
+
+
+def _of_script(view: View) -> dict[str, Any]:
+    """What takes the place of steps, which only the script knows, in a status."""
+    unknown = ("step", "total_steps", "epoch", "loss", "step_seconds", "steps_redone", "exact", "checkpoint")
+    return {**dict.fromkeys(unknown), "snapshot": snapshot(view)}
 
 
 def _newest_progress(facts: Facts, now: float, *, fresh_only: bool) -> Progress | None:

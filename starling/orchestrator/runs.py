@@ -25,6 +25,7 @@ from starling.orchestrator.reading import RunReader, read_verdict, unknown_run
 from starling.orchestrator.spec import Spec
 
 _MAY_CHANGE = ("nodes", "limits", "provider", "checkpoint")
+_MAY_CHANGE_OF_COMMAND = ("every", "grace", "keep", "settle", "logs")
 """What a resumed run may do otherwise than before: where it runs, not what it computes."""
 
 
@@ -42,7 +43,9 @@ def create_run(
         raise UsageError(
             f"there is a run {run} already in {store.uri}; choose another --name, or `starling resume {run}`"
         )
-    sha256 = pack_code(code, store) if code is not None else None
+    # What a script has saved here is no part of its code: the run would resume from it.
+    saved = (spec.command.folder,) if spec.command is not None else ()
+    sha256 = pack_code(code, store, leave_out=saved) if code is not None else None
     if not _write_spec(store, run, 0, spec):
         raise UsageError(
             f"the name {run} was taken by another run that is, or was, being created; choose another --name"
@@ -82,7 +85,8 @@ def request_stop(
 def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None = None) -> RunRecord:
     """Let a stopped or failed run go on, with some values changed; a run that is not over is left as it is.
 
-    Raises UsageError for values that may not change, and if a limit would stop the run again at once.
+    Raises UsageError for values that may not change, if a limit would stop the run again at once, and if somebody
+    else resumed the run at the same moment, so that the values given here do not hold.
     """
     clock = clock or SystemClock()
     reader = RunReader(store, run)
@@ -103,6 +107,11 @@ def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None
         run,
         lambda now: now.but(incarnation=incarnation, stop=None) if now.incarnation == record.incarnation else now,
     )
+    if resumed.incarnation != incarnation and overrides:
+        raise UsageError(
+            f"run {run} was resumed by somebody else at this moment, without your values ({', '.join(overrides)}); "
+            f"to have them, stop it and resume it again"
+        )
     if resumed.incarnation == incarnation:
         reason = (
             f"after it {verdict.state.value}: {verdict.reason}" if verdict.state is RunState.FAILED else "asked for"
@@ -159,16 +168,24 @@ def _write_spec(store: Store, run: str, incarnation: int, spec: Spec) -> bool:
 def _changed_spec(spec: Spec, overrides: list[str], run: str) -> Spec:
     paths = override_paths(overrides)
     for path in paths:
-        if path.split(".")[0] not in _MAY_CHANGE:
+        section, _, key = path.partition(".")
+        if section not in _MAY_CHANGE and not (section == "command" and key in _MAY_CHANGE_OF_COMMAND):
             raise UsageError(
                 f"-o {path}=...: a resumed run computes what it was created to compute, so that its result stays "
-                f"reproducible; only {', '.join(f'{section}.*' for section in _MAY_CHANGE)} may change. "
+                f"reproducible; only {_changeable(spec)} may change. "
                 "For other values create a new run"
             )
     resolved = spec.resolved()
     if "nodes.gpus_per_node" in paths:
         resolved["nodes"]["ranks_per_node"] = None  # follows the number of GPUs unless it is given as well
     return override(resolved, overrides, f"spec of run {run}")
+
+
+def _changeable(spec: Spec) -> str:
+    keys = [f"{section}.*" for section in _MAY_CHANGE]
+    if spec.command is not None:
+        keys += [f"command.{key}" for key in _MAY_CHANGE_OF_COMMAND]
+    return ", ".join(keys)
 
 
 def _check_limits(reader: RunReader, spec: Spec, clock: Clock) -> None:

@@ -65,7 +65,7 @@ def _short(schema: Any) -> Callable[[object], object]:
 
 
 Duration = Annotated[
-    float, BeforeValidator(parse_duration, json_schema_input_type=str | float), Field(ge=0, allow_inf_nan=False)
+    float, BeforeValidator(parse_duration, json_schema_input_type=str | float), Field(gt=0, allow_inf_nan=False)
 ]
 Deadline = Annotated[str, BeforeValidator(parse_deadline), Field(json_schema_extra={"format": "date-time"})]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

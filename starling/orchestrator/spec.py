@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from starling.orchestrator.command_section import CommandSection
 from starling.orchestrator.sections import (
     CheckpointSection,
     DataSection,
@@ -27,16 +28,18 @@ class Spec(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     """Starts the id of every run of this spec; lower-case letters, digits and '-'."""
-    task: Task
-    """What is learned: "classification", or `module:Class` of your own code."""
+    task: Task | None = None
+    """What is learned: "classification", or `module:Class` of your own code; required without `command`."""
     model: Model | None = None
     """What learns; required for task classification."""
     data: DataSection | None = None
     """What it learns from; required for task classification."""
     code: str | None = None
-    """Folder with your own code, relative to the spec file; required for a task of your own."""
-    training: TrainingSection
-    """How it learns."""
+    """Folder with your own code, relative to the spec file; required for a task or a script of your own."""
+    command: CommandSection | None = None
+    """A script of your own instead of a task: it trains, saves and resumes by itself."""
+    training: TrainingSection | None = None
+    """How it learns; required without `command`."""
     checkpoint: CheckpointSection = CheckpointSection()
     """What is kept on the way."""
     nodes: NodesSection = NodesSection()
@@ -50,12 +53,36 @@ class Spec(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Spec:
-        found = [*self._task_needs(), *self._rank_limit()]
+        if self.command is not None:
+            found = self._command_problems(self.command)
+        else:
+            found = [*self._training_needs(), *self._rank_limit()]
         if found:
             raise Problems(found)
         return self
 
+    def _command_problems(self, command: CommandSection) -> list[tuple[str, str]]:
+        found = [
+            (key, "has no effect with command, whose script does all of this by itself; drop it")
+            for key in ("task", "model", "data", "training")
+            if getattr(self, key) is not None
+        ]
+        if self.checkpoint != CheckpointSection():
+            found.append(("checkpoint", "has no effect with command; use command.every and command.keep"))
+        if self.code is None and (command.script or command.run[0] == "-m"):
+            found.append(("code", f"name the folder that {' '.join(command.run[:2])} is in, relative to the spec file"))
+        return found
+
+    def _training_needs(self) -> list[tuple[str, str]]:
+        found = []
+        if self.task is None:
+            found.append(("task", "is required: classification, or module:Class of your own (or give command)"))
+        if self.training is None:
+            found.append(("training", "is required: training: {epochs: ..., global_batch: ..., optimizer: ...}"))
+        return found or self._task_needs()
+
     def _task_needs(self) -> list[tuple[str, str]]:
+        assert self.task is not None
         if not self.task.built_in:
             return [] if self.code else [("code", f"task {self.task.name} is your own: name the folder it is in")]
         found = []
@@ -69,6 +96,8 @@ class Spec(Section):
         return found
 
     def _rank_limit(self) -> list[tuple[str, str]]:
+        if self.training is None:
+            return []
         ranks, shards = self.nodes.max * self.nodes.ranks, self.training.virtual_shards
         if not self.training.exact or ranks <= shards:
             return []
@@ -95,4 +124,5 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Spec.model_json_schema(mode="validation"),
         "title": "Starling spec",
+        "oneOf": [{"required": ["task", "training"]}, {"required": ["command"]}],
     }

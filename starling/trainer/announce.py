@@ -32,9 +32,8 @@ class Announcer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="announcer")
         self.committed_step: int | None = committed_step if committed_step >= 0 else None
 
-    def round_began(self, *, world_size: int, resume_step: int, last_step: int, source: str) -> None:
-        """Say who trains from where, and how many steps are done again because of it."""
-        at = time.time()
+    def round_began(self, *, at: float, world_size: int, resume_step: int, last_step: int, source: str) -> None:
+        """Say who trains from where, and how many steps are done again because of it; several may say the same."""
 
         def write() -> None:
             last = last_step if last_step >= 0 else self._last_reported_step()
@@ -43,6 +42,7 @@ class Announcer:
                 self._run,
                 f"round {self._round.number} with world size {world_size} from step {resume_step} ({source})",
                 at=at,
+                name=f"round-{self._round.number}",
                 round=self._round.number,
                 world_size=world_size,
                 nodes=list(self._round.nodes),

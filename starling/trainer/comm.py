@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,10 +16,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from starling.trainer.tree import Block, finish_tree
+from starling.trainer.tree import Block, Scratch, finish_tree
 
 # torch 2.13 renamed the collective; 2.11 and 2.12 have the old name only.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+LISTENER_PATIENCE = 5.0
+"""Seconds to ask closely for rank 0; after that torch's own client asks, at its pace."""
 
 
 class PeerLost(Exception):
@@ -31,15 +37,17 @@ class Comm:
         self.rank = rank
         self.world_size = world_size
         self._device = device
+        self._backend = backend
         # gloo moves CPU memory only: ranks that share one GPU stage through the host.
         self._via_host = backend == "gloo" and device.type != "cpu"
         self._control = dist.group.WORLD if backend == "gloo" or world_size == 1 else _control_group()
 
-    def reduce_tree(self, blocks: list[Block], shards: int) -> torch.Tensor:
+    def reduce_tree(self, blocks: list[Block], shards: int, scratch: Scratch) -> torch.Tensor:
         """Finish the fixed tree over all ranks' blocks; see `tree.finish_tree`."""
         with peer_errors():
             return finish_tree(
                 blocks,
+                scratch,
                 shards=shards,
                 world_size=self.world_size,
                 all_to_all=self._all_to_all,
@@ -100,12 +108,25 @@ class Comm:
         output.copy_(staged)
 
     def _all_gather(self, output: torch.Tensor, data: torch.Tensor) -> None:
-        if not self._via_host:
+        if self._backend == "nccl":
             all_gather_single(output, data)
-            return
-        staged = torch.empty(output.shape, dtype=output.dtype)
-        all_gather_single(staged, data.cpu())
-        output.copy_(staged)
+        elif self._via_host:
+            staged = torch.empty(output.shape, dtype=output.dtype)
+            self._gather_slices(staged, data.cpu())
+            output.copy_(staged)
+        else:
+            self._gather_slices(output, data)
+
+    def _gather_slices(self, output: torch.Tensor, data: torch.Tensor) -> None:
+        """All-gather by sending to everybody: gloo's own gathers into a copy first, at three times the CPU time."""
+        slices = output.chunk(self.world_size)
+        slices[self.rank].copy_(data)
+        others = [(self.rank + distance) % self.world_size for distance in range(1, self.world_size)]
+        receiving = [dist.irecv(slices[peer], peer) for peer in reversed(others)]
+        sending = [dist.isend(data, peer) for peer in others]
+        for work in (*receiving, *sending):
+            if work is not None:
+                work.wait()
 
 
 @contextlib.contextmanager
@@ -119,6 +140,8 @@ def process_group(rank: int, world_size: int, device: torch.device, timeout: flo
         return
     own_gpu = device.type == "cuda" and torch.cuda.device_count() >= _local_world_size()
     backend = "nccl" if own_gpu else "gloo"
+    if rank != 0:
+        _await_listener(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     with peer_errors():
         dist.init_process_group(
             backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout), init_method="env://"
@@ -126,6 +149,19 @@ def process_group(rank: int, world_size: int, device: torch.device, timeout: flo
     # Not destroyed on errors: a broken group's destructors can hang, and the process is about to exit.
     yield Comm(rank, world_size, device, backend)
     dist.destroy_process_group()
+
+
+def _await_listener(address: str, port: int) -> None:
+    """Until rank 0 listens, or for a while: torch's own client, once refused, pauses for far longer than that takes."""
+    give_up_at = time.monotonic() + LISTENER_PATIENCE
+    while time.monotonic() < give_up_at:
+        try:
+            socket.create_connection((address, port), timeout=1.0).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+        except OSError:
+            return  # torch's client will say what is wrong
 
 
 @contextlib.contextmanager

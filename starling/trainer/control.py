@@ -11,6 +11,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from starling.infra import supervision
+
 
 class Request(IntEnum):
     """What can be asked, in the order in which it is granted."""
@@ -23,16 +25,23 @@ class Request(IntEnum):
     """Newcomers wait: all save locally and form a new round with them."""
 
 
+_NAMES = {
+    Request.STOP: supervision.STOP,
+    Request.LEAVE: supervision.LEAVE,
+    Request.JOIN: supervision.JOIN,
+}
+
+
 class Control:
     """The requests of one node for one run."""
 
     def __init__(self, work_dir: Path) -> None:
-        self._folder = work_dir / "control"
+        self._folder = supervision.control_folder(work_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def ask(self, request: Request, **details: Any) -> None:
         """Make a request; asking twice changes nothing."""
-        aside = self._folder / f".{request.name.lower()}"
+        aside = self._folder / f".{_NAMES[request]}"
         aside.write_text(json.dumps(details))
         aside.replace(self._path(request))
 
@@ -52,4 +61,4 @@ class Control:
         self._path(request).unlink(missing_ok=True)
 
     def _path(self, request: Request) -> Path:
-        return self._folder / request.name.lower()
+        return self._folder / _NAMES[request]

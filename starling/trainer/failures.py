@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from enum import Enum
 
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
@@ -19,18 +20,36 @@ TRIES = 3
 """Failures at the same step after which the run is failed."""
 
 
-def is_hopeless(failures: list[Failure]) -> bool:
-    """Whether a run that has failed like this (oldest first) should be given up.
+class Judgement(Enum):
+    """What a failure means for what comes next."""
 
-    It should if an error is fatal, or if the last `TRIES` rounds that failed got no further than the first of them.
+    TRY_AGAIN = "try again"
+    NODE_UNFIT = "this node is at fault"
+    """Another node in its place may well get further."""
+    HOPELESS = "the run has failed"
+
+
+def judge(failures: list[Failure], *, others: bool) -> Judgement:
+    """What failures like these (oldest first) mean; `others`: whether the run has, or may have, more than one node.
+
+    An error that is fatal ends the run. So do `TRIES` rounds in a row that failed and got no further than the first of
+    them, unless a single node failed in all of them while others did not, or its machine is what is broken: then that
+    node is unfit. Should its replacement fail there as well, the node was not the reason.
     """
     if any(failure.fatal for failure in failures):
-        return True
-    furthest_by_round: dict[int, int] = {}
+        return Judgement.HOPELESS
+    by_round: dict[int, list[Failure]] = {}
     for failure in failures:
-        furthest_by_round[failure.round] = max(failure.step, furthest_by_round.get(failure.round, 0))
-    steps = [step for _, step in sorted(furthest_by_round.items())]
-    return len(steps) >= TRIES and max(steps[-TRIES:]) <= steps[-TRIES]
+        by_round.setdefault(failure.round, []).append(failure)
+    last = [by_round[number] for number in sorted(by_round)][-TRIES:]
+    furthest = [max(failure.step for failure in failed) for failed in last]
+    if len(last) < TRIES or max(furthest) > furthest[0]:
+        return Judgement.TRY_AGAIN
+    recent = [failure for failed in last for failure in failed]
+    alone = len({failure.node for failure in recent}) == 1
+    if alone and (others or all(failure.machine for failure in recent)):
+        return Judgement.NODE_UNFIT
+    return Judgement.HOPELESS
 
 
 def collect_failures(job: Job, processes: Mapping[int, ProcessFailure], round_number: int) -> list[Failure]:
@@ -47,16 +66,23 @@ def collect_failures(job: Job, processes: Mapping[int, ProcessFailure], round_nu
     ]
 
 
-def report_failure(store: Store, job: Job, failure: Failure) -> bool:
-    """Record a failure; if the run is hopeless, create its verdict. Returns whether the run is over."""
+def report_failure(store: Store, job: Job, failure: Failure) -> Judgement:
+    """Record a failure and judge; if the run is hopeless, create its verdict."""
     prefix = layout.failures(job.run, job.incarnation)
     store.put(f"{prefix}{failure.at * 1e6:017.0f}-{job.node}-{failure.rank}.json", failure.to_bytes())
     Journal(store, job.run).write(
-        EventKind.WORKER_FAILED, job.node, failure.error, at=failure.at, step=failure.step, rank=failure.rank
+        EventKind.WORKER_FAILED,
+        job.node,
+        failure.error,
+        at=failure.at,
+        step=failure.step,
+        rank=failure.rank,
+        own=failure.traceback is not None,
     )
     failures = [Failure.from_bytes(store.get(info.key).data) for info in store.list(prefix)]
-    if not is_hopeless(failures):
-        return False
+    judgement = judge(failures, others=job.max_nodes > 1)
+    if judgement is not Judgement.HOPELESS:
+        return judgement
     verdict = Verdict(
         state=RunState.FAILED,
         at=time.time(),
@@ -66,7 +92,7 @@ def report_failure(store: Store, job: Job, failure: Failure) -> bool:
         traceback=failure.traceback,
     )
     create_verdict(store, job.run, job.incarnation, verdict)
-    return True
+    return judgement
 
 
 def _describe(exit_code: int) -> str:

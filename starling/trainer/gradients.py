@@ -1,7 +1,7 @@
 """One flat vector for everything that is summed over the virtual shards of a step.
 
 Layout: every parameter's gradient, every float buffer (BatchNorm running statistics), the sum of losses, then room for
-the sums of scores. `Parameter.grad` are views into it, so a backward pass writes straight into the vector.
+the sums of scores. After the reduction `Parameter.grad` are views into the reduced vector.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_SCORES = 31
 
 
 class ShardVector:
-    """The vector of one virtual shard, and what the reduced vector of a step means for the model.
+    """What one virtual shard adds to the vector, and what the reduced vector of a step means for the model.
 
     Raises:
         UsageError: a parameter or float buffer is not float32.
@@ -28,15 +28,12 @@ class ShardVector:
         self._other_buffers = [b for b in model.buffers() if not b.dtype.is_floating_point]
         self._score_names: list[str] = []
         _require_float32(model)
-        parts = [*self._parameters, *self._float_buffers]
-        device = parts[0].device
-        length = sum(part.numel() for part in parts) + 1 + MAX_SCORES
-        self.flat = torch.zeros(padded(length, world_size), device=device)
-        self._gradients = _views(self.flat, 0, self._parameters)
-        offset = sum(p.numel() for p in self._parameters)
-        self._buffer_sums = _views(self.flat, offset, self._float_buffers)
-        self._sums_at = offset + sum(b.numel() for b in self._float_buffers)
+        self._parts = [*self._parameters, *self._float_buffers]
+        self._sums = torch.zeros(1 + MAX_SCORES, device=self._parts[0].device)
+        self._length = padded(sum(part.numel() for part in (*self._parts, self._sums)), world_size)
         self._before = [b.clone() for b in (*self._float_buffers, *self._other_buffers)]
+        self._statistics = [b.clone() for b in self._float_buffers]
+        self._views_of: dict[int, list[torch.Tensor]] = {}
 
     def begin_step(self) -> None:
         """Remember the buffers every shard of this step starts from."""
@@ -44,21 +41,20 @@ class ShardVector:
             kept.copy_(buffer)
 
     def begin_shard(self) -> None:
-        """Zero the vector, aim the gradients at it, and put the buffers back to where the step began."""
-        self.flat.zero_()
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient
+        """Forget all gradients, and put the buffers back to where the step began."""
+        for parameter in self._parameters:
+            parameter.grad = None
         for kept, buffer in zip(self._before, (*self._float_buffers, *self._other_buffers), strict=True):
             buffer.copy_(kept)
 
     def take_buffers(self) -> None:
         """Take the statistics that the forward pass left. Call before the backward pass: recomputation under
         activation checkpointing runs the forward again and must not count twice."""
-        for kept, buffer in zip(self._buffer_sums, self._float_buffers, strict=True):
+        for kept, buffer in zip(self._statistics, self._float_buffers, strict=True):
             kept.copy_(buffer)
 
-    def add_sums(self, loss_sum: torch.Tensor, score_sums: dict[str, torch.Tensor]) -> None:
-        """Add this shard's (weighted) sums of losses and scores.
+    def take_sums(self, loss_sum: torch.Tensor, score_sums: dict[str, torch.Tensor]) -> None:
+        """Take this shard's (weighted) sums of losses and scores.
 
         Raises:
             UsageError: the task returned more than MAX_SCORES scores.
@@ -66,32 +62,60 @@ class ShardVector:
         self._score_names = sorted(score_sums)
         if len(self._score_names) > MAX_SCORES:
             raise UsageError(f"the task returns {len(score_sums)} scores; at most {MAX_SCORES} are summed")
-        self.flat[self._sums_at] = loss_sum
-        for index, name in enumerate(self._score_names, start=self._sums_at + 1):
-            self.flat[index] = score_sums[name]
+        self._sums.zero_()
+        self._sums[0] = loss_sum
+        for index, name in enumerate(self._score_names, start=1):
+            self._sums[index] = score_sums[name]
+
+    def new_vector(self) -> torch.Tensor:
+        """Memory for one; what pads it to its length is zero and stays so."""
+        return torch.zeros(self._length, device=self._sums.device)
+
+    def copy_to(self, vector: torch.Tensor) -> None:
+        """Write this shard's gradients, statistics and sums."""
+        torch._foreach_copy_(self._views(vector), self._pieces())
+
+    def add_to(self, vector: torch.Tensor) -> None:
+        """Add them to another shard's. Element for element the same sum as of two whole vectors."""
+        torch._foreach_add_(self._views(vector), self._pieces())
 
     def spread(self, root: torch.Tensor, shards: int) -> tuple[float, dict[str, float]]:
         """Give the reduced gradients and the mean of the shards' statistics to the model; return the sums.
 
-        Integer buffers (`num_batches_tracked`) keep what one shard made of them: they count steps, not shards.
+        The gradients stay views of `root`. Integer buffers (`num_batches_tracked`) keep what one shard made of them:
+        they count steps, not shards.
         """
-        self.flat.copy_(root)
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+        *views, sums = self._views(root)
+        for parameter, gradient in zip(self._parameters, views, strict=False):
             parameter.grad = gradient
-        for buffer, total in zip(self._float_buffers, self._buffer_sums, strict=True):
-            buffer.copy_(total / shards)
-        loss_sum, *scores = self.flat[self._sums_at : self._sums_at + 1 + len(self._score_names)].tolist()
+        for buffer, total in zip(self._float_buffers, views[len(self._parameters) :], strict=True):
+            torch.div(total, shards, out=buffer)
+        loss_sum, *scores = sums[: 1 + len(self._score_names)].tolist()
         return loss_sum, dict(zip(self._score_names, scores, strict=True))
 
+    def _pieces(self) -> list[torch.Tensor]:
+        return [*(_dense_gradient(parameter) for parameter in self._parameters), *self._statistics, self._sums]
 
-def _views(
-    flat: torch.Tensor, offset: int, tensors: list[torch.Tensor] | list[torch.nn.Parameter]
-) -> list[torch.Tensor]:
-    views = []
-    for tensor in tensors:
-        views.append(flat[offset : offset + tensor.numel()].view(tensor.shape))
-        offset += tensor.numel()
-    return views
+    def _views(self, vector: torch.Tensor) -> list[torch.Tensor]:
+        """The vector cut into parameters, float buffers and sums; the same few vectors come again and again."""
+        known = self._views_of.get(vector.data_ptr())
+        if known is None:
+            shapes = [part.shape for part in (*self._parts, self._sums)]
+            pieces = vector.split([*(shape.numel() for shape in shapes), self._padding])[:-1]
+            known = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+            self._views_of[vector.data_ptr()] = known
+        return known
+
+    @property
+    def _padding(self) -> int:
+        return self._length - sum(part.numel() for part in (*self._parts, self._sums))
+
+
+def _dense_gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Zero where the loss does not depend on it."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter)
+    return parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
 
 
 def _require_float32(model: torch.nn.Module) -> None:

@@ -115,9 +115,11 @@ class Loop:
         return Outcome.DONE
 
     def state(self) -> TrainingState:
-        """A copy of the present state, on the CPU."""
+        """The present state; its tensors are those that training goes on to change."""
         schedule = {"name": self.training.schedule.name, "next_lr": self._learning_rate(self.step)}
-        state = capture(self.stepper, self.step, schedule, self.history)
+        stepper = self.stepper
+        state = capture(self.step, stepper.model, stepper.optimizer, stepper.scaler)
+        state.schedule, state.history = schedule, list(self.history)
         state.inexact_since = self.inexact_since
         return state
 
@@ -177,13 +179,17 @@ class Loop:
         record: dict[str, Any] = {"epoch": self.step // self.steps_per_epoch, "step": self.step}
         if self.val is not None:
             self.stepper.settle_buffers()
-            record |= {"val": evaluate(self.stepper, self.val, self.comm)}
+            record |= {"val": evaluate(self.stepper, self.val, self.comm, self._alive)}
         self.history.append(record)
         log.info("epoch %d done: %s", record["epoch"], record.get("val", {}))
         if self.metrics:
             self.metrics.write(kind="epoch", train_loss=self._sums[0] / max(1.0, self._sums[1]), **record)
             self.metrics.flush()
         self._sums = [0.0, 0.0]
+
+    def _alive(self) -> None:
+        if self.progress:
+            self.progress.alive()
 
     def _drain(self, request: Request) -> Outcome:
         """End the round at this step boundary with nothing lost, then let everybody go at the same time."""

@@ -43,6 +43,7 @@ class ProgressFile:
         self._steps_per_epoch = steps_per_epoch
         self._last = 0.0
         self._started: tuple[int, float] | None = None
+        self._newest: Progress | None = None
 
     def update(self, step: int, *, loss: float | None, checkpoint_step: int | None, force: bool = False) -> None:
         """Say that `step` steps are completed; written at most every `EVERY` seconds unless forced."""
@@ -61,10 +62,18 @@ class ProgressFile:
             checkpoint_step=checkpoint_step,
             **self._fixed,
         )
+        self._write(progress)
+
+    def alive(self) -> None:
+        """Say that something goes on, though no step is completed; written at most every `EVERY` seconds."""
+        if self._newest is not None and time.time() - self._last >= EVERY:
+            self._write(self._newest.but(at=time.time(), active_at=time.time()))
+
+    def _write(self, progress: Progress) -> None:
         aside = self._path.with_suffix(".new")
         aside.write_bytes(progress.to_bytes())
         aside.replace(self._path)
-        self._last = now
+        self._newest, self._last = progress, progress.at
 
 
 class MetricsFile:

@@ -25,12 +25,14 @@ class Pulse:
 
     def __init__(self, member_id: str, address: str) -> None:
         self._answer = member_id.encode()
-        self._socket = socket.create_server((address, 0), backlog=64)
+        self._socket = socket.create_server((address, 0), backlog=512)
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, name="pulse", daemon=True).start()
 
     def close(self) -> None:
         """From now on peers have proof that this member is gone."""
+        if self._socket.fileno() < 0:
+            return
         # shutdown() wakes the accepting thread; close() alone would leave the port listening until it returns.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -51,28 +53,10 @@ class Pulse:
 def probe(members: Iterable[Member]) -> frozenset[str]:
     """Ids of those members of whom there is proof that their process is gone."""
     asked = list(members)
-    if not asked:
-        return frozenset()
-    with ThreadPoolExecutor(min(16, len(asked))) as pool:
+    if len(asked) <= 1:  # the usual question in a crowd is not worth a pool of threads
+        return frozenset(m.id for m in asked if _is_dead(m))
+    with ThreadPoolExecutor(min(32, len(asked))) as pool:
         return frozenset(m.id for m, dead in zip(asked, pool.map(_is_dead, asked), strict=True) if dead)
-
-
-class Heartbeats:
-    """Who has stopped writing heartbeats, by this node's own clock: no two machines' clocks are compared."""
-
-    def __init__(self, lapse: float) -> None:
-        self._lapse = lapse
-        self._changed: dict[str, tuple[str, float]] = {}
-
-    def observe(self, tags: dict[str, str], now: float) -> None:
-        """Take in a listing of all heartbeat objects: member id -> tag that changes with every beat."""
-        for member_id, tag in tags.items():
-            if self._changed.get(member_id, ("", 0.0))[0] != tag:
-                self._changed[member_id] = (tag, now)
-
-    def lapsed(self, now: float) -> frozenset[str]:
-        """Members whose beat was seen and has not changed for `lapse` seconds."""
-        return frozenset(i for i, (_, changed) in self._changed.items() if now - changed > self._lapse)
 
 
 def _is_dead(member: Member) -> bool:

@@ -3,8 +3,8 @@
 Usable alone: `torchrun --rdzv-backend=starling --rdzv-endpoint=<folder or s3://bucket/prefix> --rdzv-id=<id> ...`
 (see docs/rendezvous.md). It implements TorchElastic's public RendezvousHandler; nothing is pickled.
 
-Store layout under the rendezvous' prefix: `group.json` (conditional writes only), `beats/<member>` (one writer each),
-`keys/` (TorchElastic's own bootstrap keys, one folder a round).
+Store layout under the rendezvous' prefix: `group.json` (conditional writes only), `beats/<member>` and
+`arrivals/<round>/<member>` (one writer each), `keys/` (TorchElastic's own bootstrap keys, one folder a round).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,23 +22,32 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousError,
     RendezvousHandler,
     RendezvousInfo,
-    RendezvousParameters,
     RendezvousStoreInfo,
     RendezvousTimeoutError,
 )
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, VersionConflict
-from starling.infra.store import Store, open_store
+from starling.infra.errors import StoreError, StoreUnavailable
+from starling.infra.store import Store
+from starling.trainer.group_object import GroupObject
+from starling.trainer.heartbeats import Heartbeats
 from starling.trainer.key_store import KeyStore
-from starling.trainer.pulse import Heartbeats, Pulse, probe
-from starling.trainer.rendezvous_state import Group, Member, Standing, arrive, depart
+from starling.trainer.pulse import Pulse, probe
+from starling.trainer.rendezvous_state import Arrival, Group, Member, Standing, arrive, depart
+from starling.trainer.waiting_line import WaitingLine
 
 log = logging.getLogger(__name__)
 
 
-NEIGHBOURS = 8
-"""Members whose pulse each member feels while training runs."""
+NEIGHBOURS = 4
+"""Members whose pulse each member feels while training runs; who refuses makes room for the next."""
+CROWD = 8
+"""Members of a group in which everybody may do everything; in larger ones they take turns."""
+MANY_LOOKS = 30
+"""So many looks at a forming group take longer than forming does."""
+READERS = 32
+"""Members who look at the group at their full pace; more than these look more seldom, so that the store is asked
+about as often as by so many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +61,9 @@ class Settings:
     window: float = 3.0
     """How long a sufficient first group waits for more nodes. Later rounds wait only for nodes that are on the way."""
     poll: float = 0.1
-    """Pause between two looks at the group while it forms."""
+    """Longest pause between two looks at the group while it forms; the first ones follow closely."""
+    admission_poll: float = 0.25
+    """The same for a node that waits to be let in."""
     watch: float = 0.5
     """Pause between two looks at the group while training runs."""
     beat: float = 5.0
@@ -81,18 +91,22 @@ class StoreRendezvous(RendezvousHandler):
     ) -> None:
         self._store = store
         self._prefix = prefix.rstrip("/")
+        self._object = GroupObject(store, f"{self._prefix}/group.json")
         self._run_id = run_id
         self._settings = settings
         self._cancelled = cancelled
         member_id = f"{address}-{secrets.token_hex(6)}"
         self._pulse = Pulse(member_id, address)
         self._me = Member(id=member_id, address=address, master_port=0, pulse_port=self._pulse.port, label=label)
-        self._heartbeats = Heartbeats(settings.beat * settings.missed_beats)
+        self._line = WaitingLine(store, self._prefix, member_id)
+        self._heartbeats = Heartbeats(store, self._prefix, member_id, beat=settings.beat, missed=settings.missed_beats)
         self._group = Group()
         self._round = -1
         self._formed_members: tuple[Member, ...] = ()
         self._refusing: frozenset[str] = frozenset()
         self._sufficient: tuple[int, float] | None = None
+        self._lost_races = 0
+        self._looks = 0
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -154,7 +168,7 @@ class StoreRendezvous(RendezvousHandler):
 
     def lost_members(self) -> frozenset[str]:
         """Members of our round that are dead, as far as this node can tell."""
-        dead = self._heartbeats.lapsed(time.monotonic()) | self._refusing
+        dead = self._heartbeats.lapsed() | self._refusing
         return frozenset(m.id for m in self._formed_members if m.id in dead and m.id != self._me.id)
 
     def is_closed(self) -> bool:
@@ -164,12 +178,17 @@ class StoreRendezvous(RendezvousHandler):
         """End the rendezvous for everybody, for good."""
         self._update(lambda group: replace(group, closed=True))
 
-    def leave(self) -> None:
-        """Go for good, without closing the rendezvous for the others."""
+    def vanish(self) -> None:
+        """Stop like a process that dies: the pulse refuses, the store is not told."""
         self._stop_watching()
         self._pulse.close()
+
+    def leave(self) -> None:
+        """Go for good, without closing the rendezvous for the others."""
+        self.vanish()
+        self._line.withdraw()
         self._update(lambda group: depart(group, self._me.id))
-        self._store.delete(f"{self._prefix}/beats/{self._me.id}")
+        self._heartbeats.remove()
 
     def shutdown(self) -> bool:
         """TorchElastic's end of a job: close the rendezvous for everybody and leave."""
@@ -185,6 +204,7 @@ class StoreRendezvous(RendezvousHandler):
         """Look at the group until a round has formed; a store that is away for a while only delays it."""
         deadline = time.monotonic() + self._settings.join_timeout
         self._sufficient = None
+        self._lost_races = self._looks = 0
         while time.monotonic() < deadline:
             if self._cancelled():
                 raise RendezvousCancelled(f"asked to go while waiting for a round of {self._run_id}")
@@ -196,26 +216,70 @@ class StoreRendezvous(RendezvousHandler):
             if formed is not None:
                 return formed
             time.sleep(pause)
+        self._line.withdraw()
         self._update(lambda group: depart(group, self._me.id))
         raise RendezvousTimeoutError(f"no round formed within {self._settings.join_timeout:.0f} s")
 
     def _try_to_form(self) -> tuple[Group | None, float]:
         """Do what is to be done now; the round if it has formed, and seconds until the next look."""
         group, version = self._read()
-        new, standing = arrive(
-            group,
-            self._me,
-            self._dead(group),
-            left_round=self._round,
-            least=self._settings.least,
-            most=self._settings.most,
-            window_over=self._window_is_over(group),
-        )
+        self._looks += 1
+        alone, standing = self._arrive(group, frozenset(), window_over=False)
         if standing is Standing.CLOSED:
             raise RendezvousClosedError(f"the rendezvous {self._run_id} is closed")
-        if new != group and not self._write(new, version):
+        if standing is Standing.FORMED and alone == group:
+            return group, 0.0
+        inside = alone == group or group.gathers(self._me.id)
+        others = self._brought_along(group, inside)
+        if others is None:
+            return None, self._pause(group, standing)
+        dead = self._dead(group)
+        new, standing = self._arrive(group, dead, window_over=self._window_is_over(group), others=others)
+        if new != group and not self._object.write(new, version):
+            self._lost_races += 1
             return None, random.uniform(0, 0.05)  # losers of a race look again soon, at different times
-        return new if standing is Standing.FORMED else None, self._settings.poll * random.uniform(0.5, 1.0)
+        return new if standing is Standing.FORMED else None, self._pause(new, standing)
+
+    def _arrive(
+        self, group: Group, dead: frozenset[str], *, window_over: bool, others: list[Arrival] | None = None
+    ) -> tuple[Group, Standing]:
+        arrival, settings = Arrival(member=self._me, left_round=self._round), self._settings
+        return arrive(
+            group,
+            arrival,
+            dead,
+            least=settings.least,
+            most=settings.most,
+            window_over=window_over,
+            others=others or (),
+        )
+
+    def _brought_along(self, group: Group, inside: bool) -> list[Arrival] | None:
+        """Whom this node should bring into the group when it writes; None if it should not write now, but somebody
+        else: among many only one in line writes, and only the first living one of those inside."""
+        if inside:
+            crowded = not group.formed and _size(group) > CROWD
+            return [] if not crowded or self._is_first_living(group) else None
+        if self._lost_races < 2 and _size(group) <= CROWD:
+            return []
+        self._line.stand(group.round + int(group.formed), Arrival(member=self._me, left_round=self._round))
+        return self._line.others(group)
+
+    def _is_first_living(self, group: Group) -> bool:
+        lapsed = self._silent()
+        for member in group.members:
+            if member.id == self._me.id:
+                return True
+            if member.id not in lapsed and not probe([member]):
+                return False
+        return False
+
+    def _pause(self, group: Group, standing: Standing) -> float:
+        """Short at first, for whoever comes back with others; longer the longer it takes, and the more there are."""
+        waits = standing in (Standing.WAITING, Standing.SPARE)
+        longest = self._settings.admission_poll if waits else self._settings.poll
+        pause = min(longest, 0.02 * 1.5 ** min(self._looks, 20)) * random.uniform(0.5, 1.0)
+        return pause * max(1.0, max(_size(group), self._line.length) / READERS)
 
     def _window_is_over(self, group: Group) -> bool:
         """Whether this node has seen a sufficient group in this round for the length of the window."""
@@ -227,24 +291,27 @@ class StoreRendezvous(RendezvousHandler):
         return self._sufficient is not None and now - self._sufficient[1] >= self._settings.window
 
     def _dead(self, group: Group) -> frozenset[str]:
-        """Who of the group is dead. A member that breaks its own round needs no proof: the others come or do not."""
-        if group.rank_of(self._me.id) is not None:
+        """Who of the group is dead, as far as this node has to know. A member that breaks its own round needs no
+        proof: the others come or do not. In a crowd one finds out who does not come, and the rest trust it."""
+        asked = [m for m in (*group.members, *group.waiting) if m.id != self._me.id]
+        crowded = _size(group) > CROWD
+        if group.rank_of(self._me.id) is not None or (crowded and not group.formed and not group.gathers(self._me.id)):
             return frozenset()
-        others = [m for m in (*group.members, *group.waiting, *group.expected) if m.id != self._me.id]
-        return probe(others) | self._heartbeats.lapsed(time.monotonic())
+        asked = random.sample(asked, NEIGHBOURS) if crowded and len(asked) > NEIGHBOURS else asked
+        here = {self._me.id, *(m.id for m in group.members)}
+        missing = [m for m in group.expected if m.id not in here]
+        return probe([*asked, *missing]) | self._silent()
+
+    def _silent(self) -> frozenset[str]:
+        """Who gives no sign of life, without proof of death. When forming takes long, that is worth a listing."""
+        return self._heartbeats.call_the_roll() if self._looks > MANY_LOOKS else self._heartbeats.lapsed()
 
     def _read(self) -> tuple[Group, str | None]:
         """The group, and its version. One that is lost or damaged is empty, and past every round we know of."""
-        afresh = Group(round=self._round + 1)
-        try:
-            found = self._store.get(f"{self._prefix}/group.json")
-        except ObjectNotFound:
-            return afresh, None
-        try:
-            return Group.from_bytes(found.data), found.version
-        except ValueError as error:
-            log.warning("the group's object is damaged, beginning afresh: %s", error)
-            return afresh, found.version
+        return self._object.read(Group(round=self._round + 1))
+
+    def _update(self, change: Callable[[Group], Group]) -> None:
+        self._object.update(change, Group(round=self._round + 1))
 
     def _watched(self) -> Group:
         """The group while we train. If it was lost, our round is put back: it goes on, and newcomers, who know of no
@@ -257,29 +324,10 @@ class StoreRendezvous(RendezvousHandler):
             return group
         arrivals = 1 + max(member.seniority for member in members)
         ours = Group(round=self._round, formed=True, members=members, arrivals=arrivals)
-        if not self._write(ours, version):
+        if not self._object.write(ours, version):
             return self._group  # somebody was quicker
         log.warning("the group was lost; round %d is put back", self._round)
         return ours
-
-    def _write(self, group: Group, version: str | None) -> bool:
-        key = f"{self._prefix}/group.json"
-        try:
-            if version is None:
-                self._store.create(key, group.to_bytes())
-            else:
-                self._store.replace(key, group.to_bytes(), version)
-        except (ObjectExists, VersionConflict):
-            return False
-        return True
-
-    def _update(self, change: Callable[[Group], Group]) -> None:
-        while True:
-            group, version = self._read()
-            changed = change(group)
-            if changed == group or self._write(changed, version):
-                return
-            time.sleep(random.uniform(0, 0.05))
 
     def _start_watching(self) -> None:
         if self._watcher is None:
@@ -292,17 +340,21 @@ class StoreRendezvous(RendezvousHandler):
             self._watcher.join()
 
     def _watch(self) -> None:
-        next_beat = 0.0
-        count = 0
+        next_beat = next_look = 0.0
         while not self._stop.wait(self._settings.watch):
+            self._refusing = self._refusing | probe(self._neighbours())
+            now = time.monotonic()
             try:
-                if time.monotonic() >= next_beat:
-                    count += 1
-                    self._store.put(f"{self._prefix}/beats/{self._me.id}", str(count).encode())
-                    self._observe_beats()
-                    next_beat = time.monotonic() + self._settings.beat
-                self._group = self._watched()
-                self._refusing = self._refusing | probe(self._neighbours())
+                if now >= next_beat:
+                    self._heartbeats.beat()
+                    neighbours = [member.id for member in self._neighbours()]
+                    self._heartbeats.watch(neighbours, len(self._formed_members))
+                    next_beat = now + self._settings.beat
+                if now >= next_look:
+                    self._group = self._watched()
+                    # Those who lost a peer know it from their connections: this is for newcomers, who can wait.
+                    spared = max(0.0, len(self._formed_members) / READERS - 1) * self._settings.watch
+                    next_look = now + spared * random.uniform(0.8, 1.2)
             except StoreError as error:
                 # An unreachable store says nothing about peers, and is no reason to stop training.
                 log.warning("the rendezvous cannot reach its store, trying again: %s", error)
@@ -313,36 +365,6 @@ class StoreRendezvous(RendezvousHandler):
         at = [member.id for member in members].index(self._me.id) if members else 0
         return [m for m in members[at + 1 :] + members[:at] if m.id not in self._refusing][:NEIGHBOURS]
 
-    def _observe_beats(self) -> None:
-        prefix = f"{self._prefix}/beats/"
-        tags = {info.key.removeprefix(prefix): info.tag for info in self._store.list(prefix)}
-        self._heartbeats.observe(tags, time.monotonic())
 
-
-def create_handler(parameters: RendezvousParameters) -> StoreRendezvous:
-    """Build the handler from torchrun's `--rdzv-*` options; `--rdzv-conf` takes `join_timeout`, `window`, `beat`
-    and `missed_beats`, whole seconds."""
-    store = open_store(parameters.endpoint)
-    chosen = {name: parameters.get_as_int(name) for name in ("join_timeout", "window", "beat", "missed_beats")}
-    settings = Settings(
-        least=parameters.min_nodes,
-        most=parameters.max_nodes,
-        **{name: value for name, value in chosen.items() if value is not None},
-    )
-    address = parameters.local_addr or _own_address()
-    return StoreRendezvous(store, f"rendezvous/{parameters.run_id}", parameters.run_id, address, settings)
-
-
-def handler_factory() -> Callable[[RendezvousParameters], RendezvousHandler]:
-    """Entry point `torchrun.handlers`."""
-    return create_handler
-
-
-def _own_address() -> str:
-    """The address by which the default route leaves this machine; loopback where there is none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+def _size(group: Group) -> int:
+    return max(len(group.members), len(group.expected)) + len(group.waiting)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
@@ -70,6 +71,32 @@ class Group:
         ids = [member.id for member in self.members]
         return ids.index(member_id) if self.formed and member_id in ids else None
 
+    def gathers(self, member_id: str) -> bool:
+        """Whether it has arrived in a round that is yet to form."""
+        return not self.formed and any(member.id == member_id for member in self.members)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """A node that wants to train."""
+
+    member: Member
+    left_round: int
+    """The last round it was formed in (-1: none); being a member of that very round means that its workers have
+    stopped and it wants a new one."""
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Arrival:
+        """Raises ValueError if this is no arrival."""
+        raw = json.loads(data)
+        try:
+            return cls(member=Member(**raw["member"]), left_round=int(raw["left_round"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is not an arrival: {error!r}") from error
+
 
 class Standing(Enum):
     """Where a node stands after a look at the group."""
@@ -84,28 +111,33 @@ class Standing(Enum):
 
 
 def arrive(
-    group: Group, me: Member, dead: frozenset[str], *, left_round: int, least: int, most: int, window_over: bool
+    group: Group,
+    arrival: Arrival,
+    dead: frozenset[str],
+    *,
+    least: int,
+    most: int,
+    window_over: bool,
+    others: Iterable[Arrival] = (),
 ) -> tuple[Group, Standing]:
     """What a node that wants to train does to the group, and where it then stands.
 
     Args:
         dead: ids known to be dead.
-        left_round: the last round this node was formed in (-1: none); being a member of that very round means
-            that its workers have stopped and it wants a new one.
         least, most: smallest and largest group.
         window_over: whether this node has seen a sufficient group for the length of the waiting window.
+        others: nodes that could not write themselves and are brought along.
     """
+    me = arrival.member
     if group.closed:
         return group, Standing.CLOSED
+    for each in (arrival, *(other for other in others if other.member.id not in dead)):
+        group = _enter(group, each, dead, most)
     if group.formed:
-        if group.rank_of(me.id) is not None and group.round > left_round:
+        if group.rank_of(me.id) is not None:
             return group, Standing.FORMED
-        group = _after_formed(group, me, dead, most)
-        if group.formed:
-            waits = any(member.id == me.id for member in group.waiting)
-            return group, Standing.WAITING if waits else Standing.SPARE
-    group = _gather(group, me, dead, most)
-    if not any(member.id == me.id for member in group.members):
+        return group, Standing.WAITING if _among(group.waiting, me) else Standing.SPARE
+    if not _among(group.members, me):
         return group, Standing.SPARE
     group = _form_if_complete(group, least, most, window_over)
     return group, Standing.FORMED if group.formed else Standing.GATHERING
@@ -121,6 +153,14 @@ def depart(group: Group, member_id: str) -> Group:
     return group if group.formed else replace(group, members=_without(group.members, gone))
 
 
+def _enter(group: Group, arrival: Arrival, dead: frozenset[str], most: int) -> Group:
+    if group.formed:
+        if group.rank_of(arrival.member.id) is not None and group.round > arrival.left_round:
+            return group
+        group = _after_formed(group, arrival.member, dead, most)
+    return group if group.formed else _gather(group, arrival.member, dead, most)
+
+
 def _after_formed(group: Group, me: Member, dead: frozenset[str], most: int) -> Group:
     members = {member.id for member in group.members}
     if me.id in members or members & dead:
@@ -134,7 +174,7 @@ def _after_formed(group: Group, me: Member, dead: frozenset[str], most: int) -> 
             # With nobody left of the old round, others may be booting just like this node.
             open_window=not members - dead,
         )
-    if any(member.id == me.id for member in group.waiting) or len(members) >= most:
+    if _among(group.waiting, me) or len(members) >= most:
         return group
     return replace(group, waiting=(*group.waiting, me))
 
@@ -142,7 +182,7 @@ def _after_formed(group: Group, me: Member, dead: frozenset[str], most: int) -> 
 def _gather(group: Group, me: Member, dead: frozenset[str], most: int) -> Group:
     members = _without(group.members, dead)
     group = replace(group, members=members, expected=_without(group.expected, dead))
-    if any(member.id == me.id for member in members) or len(members) >= most:
+    if _among(members, me) or len(members) >= most:
         return group
     # A node that has been in a round carries its seniority; a newcomer gets the next number.
     seniority = me.seniority if me.seniority >= 0 else group.arrivals
@@ -157,6 +197,10 @@ def _form_if_complete(group: Group, least: int, most: int, window_over: bool) ->
         return group
     ranked = tuple(sorted(group.members, key=lambda member: (member.seniority, member.id)))
     return replace(group, formed=True, members=ranked, expected=())
+
+
+def _among(members: tuple[Member, ...], me: Member) -> bool:
+    return any(member.id == me.id for member in members)
 
 
 def _without(members: tuple[Member, ...], ids: frozenset[str]) -> tuple[Member, ...]:

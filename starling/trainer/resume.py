@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,9 @@ from starling.trainer.checkpoint.manifest import committed_steps
 from starling.trainer.comm import Comm
 from starling.trainer.state import TrainingState
 
+SOURCES = ("fresh", "local", "peer", "store")
+"""Where a rank's state may come from."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
@@ -29,7 +31,7 @@ class Resumed:
     state: TrainingState | None
     """None: nobody has any state, training starts afresh."""
     source: str
-    """`fresh`, `local`, `peer` or `store`, as this rank got it."""
+    """One of SOURCES, as this rank got it."""
     last_step: int
     """The last step any member is known to have completed before (-1: none)."""
     stored_step: int
@@ -41,7 +43,6 @@ def find_state(
     store: Store,
     prefix: str,
     local: LocalCheckpoints,
-    scratch: Path,
     *,
     last_step: int,
     on_skip: Callable[[int, str], None],
@@ -54,7 +55,7 @@ def find_state(
     stored, last = offers[0][2], max(row[3] for row in offers)
     source = "local"
     if stored > newest_local:
-        loaded = load_newest(store, prefix, scratch, on_skip) if comm.rank == 0 else None
+        loaded = load_newest(store, prefix, on_skip) if comm.rank == 0 else None
         if loaded is not None and loaded[0].step > newest_local:
             own, source = (loaded[0], loaded[1].state_sha256), "store"
         # A damaged newest checkpoint may have sent rank 0 back behind what a member holds: look again.

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from starling.infra.supervision import ROUND
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundInfo:
@@ -20,9 +22,9 @@ class RoundInfo:
     """Whether this node has the run's device fingerprint."""
 
     def write(self, work_dir: Path) -> None:
-        (work_dir / "round.json").write_text(json.dumps(asdict(self)))
+        (work_dir / ROUND).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, work_dir: Path) -> Self:
-        values = json.loads((work_dir / "round.json").read_text())
+        values = json.loads((work_dir / ROUND).read_text())
         return cls(**{**values, "nodes": tuple(values["nodes"])})

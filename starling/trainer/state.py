@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from starling.trainer.step import Stepper
+from starling.trainer.memory import bytes_of
 
 WEIGHTS = "model."
 OPTIMIZER = "optimizer."
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hashes:
+    """Fingerprints over one line for each tensor, in name order: name, shape, type, and the SHA-256 of its bytes."""
+
+    weights_sha256: str
+    """Over the lines of parameters and buffers."""
+    state_sha256: str
+    """Over all lines, then scaler, schedule and step."""
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainingState:
-    """Everything needed to go on from `step` as if nothing had happened. Tensors are on the CPU."""
+    """Everything needed to go on from `step` as if nothing had happened."""
 
     step: int
     """Steps completed; also the one integer of data position: order and randomness are functions of it."""
@@ -33,15 +43,25 @@ class TrainingState:
     inexact_since: int | None = None
     """The step from which the run is no longer exact, if the user chose to go on on another kind of device."""
 
+    def hashes(self, threads: int = 1) -> Hashes:
+        """Both fingerprints of the state, in one pass over the tensors."""
+        names = sorted(self.tensors)
+        with ThreadPoolExecutor(threads) as pool:
+            lines = dict(zip(names, pool.map(lambda name: _line(name, self.tensors[name]), names), strict=True))
+        weights = "".join(line for name, line in lines.items() if name.startswith(WEIGHTS))
+        rest = json.dumps([self.scaler, self.schedule, self.step], sort_keys=True)
+        return Hashes(
+            weights_sha256=hashlib.sha256(weights.encode()).hexdigest(),
+            state_sha256=hashlib.sha256(("".join(lines.values()) + rest).encode()).hexdigest(),
+        )
+
     def weights_sha256(self) -> str:
-        """Over names, shapes, dtypes and bytes of parameters and buffers, in name order."""
-        return str(_digest(self.tensors, prefix=WEIGHTS).hexdigest())
+        """See Hashes."""
+        return self.hashes().weights_sha256
 
     def state_sha256(self) -> str:
-        """The same over everything, plus optimizer, schedule, scaler and step."""
-        digest = _digest(self.tensors, prefix="")
-        digest.update(json.dumps([self.scaler, self.schedule, self.step], sort_keys=True).encode())
-        return str(digest.hexdigest())
+        """See Hashes."""
+        return self.hashes().state_sha256
 
     def meta(self) -> dict[str, Any]:
         """The JSON part."""
@@ -54,55 +74,48 @@ class TrainingState:
         }
 
 
-def capture(stepper: Stepper, step: int, schedule: dict[str, Any], history: list[dict[str, Any]]) -> TrainingState:
-    """Copy the state off the device; the copy does not change when training goes on."""
-    tensors = {WEIGHTS + name: _copy(tensor) for name, tensor in stepper.model.state_dict().items()}
-    for name, parameter in stepper.model.named_parameters():
-        for key, value in sorted(stepper.optimizer.state.get(parameter, {}).items()):
+def capture(
+    step: int,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> TrainingState:
+    """The state after `step` steps. Its tensors are the model's and optimizer's own: nothing is copied yet."""
+    tensors = {WEIGHTS + name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in sorted(optimizer.state.get(parameter, {}).items()):
             if value is not None:
-                tensors[f"{OPTIMIZER}{name}.{key}"] = _copy(torch.as_tensor(value))
-    if stepper.device.type == "cuda":
-        torch.cuda.synchronize(stepper.device)
-    scaler = dict(stepper.scaler.state_dict())
-    return TrainingState(step=step, tensors=tensors, scaler=scaler, schedule=schedule, history=list(history))
+                tensors[f"{OPTIMIZER}{name}.{key}"] = torch.as_tensor(value)
+    return TrainingState(step=step, tensors=tensors, scaler=dict(scaler.state_dict()) if scaler else {}, schedule={})
 
 
-def restore(state: TrainingState, stepper: Stepper) -> None:
+def restore(
+    state: TrainingState,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:
     """Put a captured state into a freshly built model, optimizer and scaler."""
     weights = {n.removeprefix(WEIGHTS): t for n, t in state.tensors.items() if n.startswith(WEIGHTS)}
-    stepper.model.load_state_dict(weights)
-    stepper.optimizer.load_state_dict(_optimizer_state(state, stepper))
-    if state.scaler:
-        stepper.scaler.load_state_dict(state.scaler)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(_optimizer_state(state, model, optimizer))
+    if scaler is not None and state.scaler:
+        scaler.load_state_dict(state.scaler)
 
 
-def _optimizer_state(state: TrainingState, stepper: Stepper) -> dict[str, Any]:
-    trained = [name for name, parameter in stepper.model.named_parameters() if parameter.requires_grad]
+def _optimizer_state(state: TrainingState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    in_order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    index_of = {id(parameter): index for index, parameter in enumerate(in_order)}
     per_parameter: dict[int, dict[str, torch.Tensor]] = {}
-    for index, name in enumerate(trained):
+    for name, parameter in model.named_parameters():
         prefix = f"{OPTIMIZER}{name}."
         found = {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
         # A longer parameter name may share the prefix; state keys hold no dot.
         found = {key: tensor for key, tensor in found.items() if "." not in key}
-        if found:
-            per_parameter[index] = found
-    return {"state": per_parameter, "param_groups": stepper.optimizer.state_dict()["param_groups"]}
+        if found and id(parameter) in index_of:
+            per_parameter[index_of[id(parameter)]] = found
+    return {"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.device.type == "cpu":
-        return tensor.detach().clone(memory_format=torch.contiguous_format)
-    target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return target.copy_(tensor.detach(), non_blocking=True)
-
-
-def _digest(tensors: dict[str, torch.Tensor], prefix: str) -> Any:
-    digest = hashlib.sha256()
-    for name, tensor in _in_order(tensors, prefix):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest
-
-
-def _in_order(tensors: dict[str, torch.Tensor], prefix: str) -> Iterable[tuple[str, torch.Tensor]]:
-    return sorted((name, tensor) for name, tensor in tensors.items() if name.startswith(prefix))
+def _line(name: str, tensor: torch.Tensor) -> str:
+    return f"{name} {tuple(tensor.shape)} {tensor.dtype} {hashlib.sha256(bytes_of(tensor)).hexdigest()}\n"

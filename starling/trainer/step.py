@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -13,14 +15,18 @@ from starling.infra.errors import UsageError
 from starling.trainer.comm import Comm, peer_errors
 from starling.trainer.config import Training
 from starling.trainer.determinism import named_operations
-from starling.trainer.gradients import ShardVector
+from starling.trainer.exact import ExactReduction
 from starling.trainer.optim import build_optimizer
 from starling.trainer.seeding import seed_torch
 from starling.trainer.task import Batch, Scored, Task
-from starling.trainer.tree import TreeSum, owned_shards
+from starling.trainer.tree import owned_shards
 
 ShardBatch = Callable[[int, int], tuple[Batch, torch.Tensor]]
 """(step, shard) -> its samples and their weights [b], both on the CPU; weight 0 marks the filling of a tail."""
+
+# torch 2.13 renamed the option; 2.11 and 2.12 have the old name only.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +68,9 @@ class Stepper:
     def settle_buffers(self) -> None:
         """Make the model's buffers equal on all ranks, as a state that is evaluated or saved must be. All call it."""
 
+    def close(self) -> None:
+        """Let go of the process group, before it is destroyed. There are no steps after this."""
+
     def forward(self, batch: Batch) -> Scored:
         """Score a batch that is on the device, under the spec's precision.
 
@@ -97,32 +106,25 @@ class ExactStepper(Stepper):
         self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
     ) -> None:
         super().__init__(task, model, training, comm, device)
-        self._tree = TreeSum()
-        self._vector = ShardVector(model, comm.world_size)
+        self._reduction = ExactReduction(model, comm, training.virtual_shards)
 
     def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
-        self._tree.clear()
-        shards = self.training.virtual_shards
         with named_operations():
-            for shard in owned_shards(self._comm.rank, self._comm.world_size, shards):
+            for shard in self._reduction.shards():
                 self._one_shard(step, shard, samples, *shard_batch(step, shard))
-        root = self._comm.reduce_tree(self._tree.blocks, shards)
-        loss_sum, score_sums = self._vector.spread(root, shards)
+        loss_sum, score_sums = self._reduction.finish()
         return StepResult(loss_sum=loss_sum, score_sums=score_sums, samples=samples)
 
     def _one_shard(self, step: int, shard: int, samples: int, batch: Batch, weights: torch.Tensor) -> None:
         batch, weights = self.to_device(batch, weights)
-        vector = self._vector
-        if not self._tree.blocks:
-            vector.begin_step()
-        vector.begin_shard()
         seed_torch(self.training.seed, "step", step, shard)
         scored = self.forward(batch)
-        vector.take_buffers()
         loss_sum = (scored.losses.float() * weights).sum()
-        self.scaler.scale(loss_sum / samples).backward()
-        vector.add_sums(loss_sum.detach(), {n: (s.float() * weights).sum() for n, s in scored.scores.items()})
-        self._tree.add(vector.flat, shard)
+        self._reduction.backward(
+            self.scaler.scale(loss_sum / samples),
+            loss_sum.detach(),
+            {name: (scores.float() * weights).sum() for name, scores in scored.scores.items()},
+        )
 
 
 class PlainStepper(Stepper):
@@ -136,13 +138,17 @@ class PlainStepper(Stepper):
         if comm.world_size > 1:
             with peer_errors():
                 # Each rank keeps its own running statistics until `settle_buffers` gives all of them rank 0's.
-                self._parallel = DistributedDataParallel(self._parallel, broadcast_buffers=False)
+                self._parallel = DistributedDataParallel(self._parallel, **_OWN_BUFFERS)
 
     def settle_buffers(self) -> None:
         for buffer in self.model.buffers():
             copy = buffer.detach().cpu().contiguous()
             self._comm.broadcast_tensor(copy, 0)
             buffer.copy_(copy)
+
+    def close(self) -> None:
+        # What DistributedDataParallel holds of a group that is destroyed already can hang when it is collected.
+        del self._parallel
 
     def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
         comm = self._comm

@@ -35,11 +35,13 @@ from starling.infra.journal import Journal
 from starling.infra.processes import die_with_parent
 from starling.infra.records import EventKind, Failure, Progress
 from starling.infra.store import Store, open_store
+from starling.infra.supervision import EXIT_LEFT, EXIT_UNFIT, EXIT_VERDICT, PROGRESS, UNFIT
 from starling.trainer.announce import announce_stopped
+from starling.trainer.checkpoint.handover import hand_over
 from starling.trainer.config import Job
 from starling.trainer.control import Control, Request
 from starling.trainer.determinism import CUBLAS_WORKSPACE
-from starling.trainer.failures import collect_failures, report_failure
+from starling.trainer.failures import TRIES, Judgement, collect_failures, report_failure
 from starling.trainer.fitness import check_fitness
 from starling.trainer.loop import Outcome
 from starling.trainer.progress import StepCounter
@@ -49,17 +51,13 @@ from starling.trainer.worker import EXIT_PEER_LOST, run_worker
 
 log = logging.getLogger(__name__)
 
-EXIT_VERDICT = 0
-EXIT_LEFT = 10
-EXIT_UNFIT = 11
-
 JOIN_TIMEOUT = 7 * 24 * 3600.0
 """Seconds to wait for a group. The agent, not the rendezvous, decides when a node has been idle for too long."""
 GRACE = 3
 """Seconds for training workers to notice by themselves that their round is over, before they are killed."""
 LOSSES = 10
 """Peer losses in a row without a change of members or a completed step before the run is failed."""
-MONITOR = 0.05
+MONITOR = 0.02
 """Seconds between two looks at the workers."""
 
 
@@ -143,7 +141,7 @@ class Supervisor(LocalElasticAgent):
     def _is_training(self) -> bool:
         """Whether this node's workers have got as far as the loop in the present round."""
         try:
-            progress = Progress.from_bytes((self._job.work_dir / "progress.json").read_bytes())
+            progress = Progress.from_bytes((self._job.work_dir / PROGRESS).read_bytes())
         except FileNotFoundError:
             return False
         return progress.round == self._rendezvous_handler.round
@@ -173,11 +171,24 @@ class Supervisor(LocalElasticAgent):
         return False
 
     def _report(self, failures: list[Failure]) -> bool:
-        """Record own errors; whether the run has failed for good, in which case the other nodes are told."""
-        hopeless = [report_failure(self._run_store, self._job, failure) for failure in failures]
-        if any(hopeless):
+        """Record own errors; whether the run has failed for good, in which case the other nodes are told, or this node
+        is at fault."""
+        judgements = [report_failure(self._run_store, self._job, failure) for failure in failures]
+        if Judgement.HOPELESS in judgements:
             self._rendezvous_handler.set_closed()
-        return any(hopeless)
+            return True
+        if Judgement.NODE_UNFIT in judgements:
+            self._say_unfit(f"{TRIES} rounds in a row failed on this node, the last with: {failures[-1].error}")
+            self.exit_code = EXIT_UNFIT
+            return True
+        return False
+
+    def _say_unfit(self, why: str) -> None:
+        log.error("this node cannot serve the run: %s", why)
+        try:
+            (self._job.work_dir / UNFIT).write_text(why)
+        except OSError as error:
+            log.error("which cannot even be written down: %s", error)  # the exit code tells the agent all the same
 
     def _is_stuck(self) -> bool:
         """Whether the same members have lost each other again and again at the same step: nobody of them died."""
@@ -237,7 +248,7 @@ def _supervise(job: Job, job_path: Path) -> int:
     store = open_store(job.store_uri)
     misfit = check_fitness(store, job)
     if misfit is not None and job.training.exact and job.training.on_mismatch == "refuse":
-        (job.work_dir / "unfit.txt").write_text(misfit)
+        (job.work_dir / UNFIT).write_text(misfit)
         return EXIT_UNFIT
     settings = Settings(least=job.min_nodes, most=job.max_nodes, join_timeout=JOIN_TIMEOUT)
     prefix = layout.rendezvous(job.run, job.incarnation)
@@ -259,8 +270,19 @@ def _supervise(job: Job, job_path: Path) -> int:
     except RendezvousCancelled:
         return EXIT_LEFT
     finally:
-        rendezvous.leave()
+        _depart(rendezvous, store, job)
     return supervisor.exit_code
+
+
+def _depart(rendezvous: StoreRendezvous, store: Store, job: Job) -> None:
+    """Let the others go on first; then see to it that nothing goes with this node that nobody else has."""
+    try:
+        rendezvous.leave()
+        if (step := hand_over(store, job)) is not None:
+            log.info("step %d was on the disks of this round's nodes only; it is committed now", step)
+    except StoreError as error:
+        # The closed pulse tells the others. A state that the store does not take is lost with this node.
+        log.warning("left without a last word to the store: %s", error)
 
 
 def _environment(job: Job) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -50,23 +51,58 @@ class TreeSum:
         self._spare: list[torch.Tensor] = []
 
     def add(self, vector: torch.Tensor, start: int, size: int = 1) -> None:
-        """Add the sum over [start, start + size), which must follow what was added last. The vector is copied."""
-        spare = self._spare.pop() if self._spare else torch.empty_like(vector)
-        self.blocks.append(Block(start, size, spare.copy_(vector)))
-        self._merge()
+        """Add the sum over [start, start + size), which must follow what was added last.
+
+        The vector is the tree's from now on, to add to and to keep as a spare.
+        """
+        self.blocks.append(Block(start, size, vector))
+        while len(self.blocks) > 1 and _siblings(self.blocks[-2], self.blocks[-1]):
+            right = self.blocks.pop()
+            self.blocks[-1].sum.add_(right.sum)
+            self.blocks[-1].size *= 2
+            self._spare.append(right.sum)
+
+    def add_leaf(self, leaf: Leaf, start: int) -> None:
+        """Add one virtual shard, straight onto its left sibling if that is here: one pass over memory, same bits."""
+        if start % 2 and self.blocks and (self.blocks[-1].start, self.blocks[-1].size) == (start - 1, 1):
+            left = self.blocks.pop()
+            leaf.add_to(left.sum)
+            self.add(left.sum, left.start, 2)
+        else:
+            vector = self._spare.pop() if self._spare else leaf.new_vector()
+            leaf.copy_to(vector)
+            self.add(vector, start)
 
     def clear(self) -> None:
         """Forget the sums, keep their memory."""
         self._spare += [block.sum for block in self.blocks]
         self.blocks = []
 
-    def _merge(self) -> None:
-        while len(self.blocks) > 1 and _siblings(self.blocks[-2], self.blocks[-1]):
-            right = self.blocks.pop()
-            left = self.blocks[-1]
-            left.sum.add_(right.sum)
-            left.size *= 2
-            self._spare.append(right.sum)
+
+class Leaf(Protocol):
+    """One virtual shard's vector, still in pieces."""
+
+    def new_vector(self) -> torch.Tensor: ...
+
+    def copy_to(self, vector: torch.Tensor) -> None: ...
+
+    def add_to(self, vector: torch.Tensor) -> None:
+        """Element for element `vector + piece`."""
+        ...
+
+
+class Scratch:
+    """Vectors that are kept from one reduction to the next: touching fresh memory costs more than adding it up."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def vector(self, name: str, length: int, like: torch.Tensor) -> torch.Tensor:
+        """Of the type and device of `like`; its content is whatever was there before."""
+        kept = self._kept.get(name)
+        if kept is None or (kept.numel(), kept.dtype, kept.device) != (length, like.dtype, like.device):
+            kept = self._kept[name] = like.new_empty(length)
+        return kept
 
 
 def _siblings(left: Block, right: Block) -> bool:
@@ -85,32 +121,40 @@ def padded(length: int, world_size: int) -> int:
 
 
 def finish_tree(
-    blocks: list[Block], *, shards: int, world_size: int, all_to_all: AllToAll, all_gather: AllGather
+    blocks: list[Block],
+    scratch: Scratch,
+    *,
+    shards: int,
+    world_size: int,
+    all_to_all: AllToAll,
+    all_gather: AllGather,
 ) -> torch.Tensor:
     """Sum all ranks' blocks to the root of the tree; every rank returns the same vector.
 
-    `blocks` are this rank's maximal aligned blocks; their vectors' length is a multiple of `world_size`.
+    `blocks` are this rank's maximal aligned blocks; their vectors' length is a multiple of `world_size`. Their content
+    is lost: the root lies where the first one's sum was.
     """
     if world_size == 1:
         return blocks[0].sum
-    length = blocks[0].sum.numel()
-    piece = length // world_size
+    root = blocks[0].sum
+    piece = root.numel() // world_size
     layout = [aligned_blocks(owned_shards(rank, world_size, shards)) for rank in range(world_size)]
-    outgoing = _interleave([block.sum for block in blocks], world_size)
-    incoming = outgoing.new_empty(sum(len(theirs) for theirs in layout) * piece)
+    outgoing = _interleave([block.sum for block in blocks], world_size, scratch)
+    incoming = scratch.vector("incoming", sum(len(theirs) for theirs in layout) * piece, root)
     all_to_all(incoming, outgoing, [len(theirs) * piece for theirs in layout], [len(blocks) * piece] * world_size)
 
     tree = TreeSum()
     positions = [position for theirs in layout for position in theirs]
     for (start, size), part in zip(positions, incoming.split(piece), strict=True):
         tree.add(part, start, size)
-    root = outgoing.new_empty(length)
     all_gather(root, tree.blocks[0].sum)
     return root
 
 
-def _interleave(vectors: list[torch.Tensor], world_size: int) -> torch.Tensor:
+def _interleave(vectors: list[torch.Tensor], world_size: int, scratch: Scratch) -> torch.Tensor:
     """Order the slices by destination: for every rank, its slice of every vector."""
     if len(vectors) == 1:
         return vectors[0]
-    return torch.stack([vector.view(world_size, -1) for vector in vectors], dim=1).reshape(-1)
+    outgoing = scratch.vector("outgoing", sum(vector.numel() for vector in vectors), vectors[0])
+    torch.stack([v.view(world_size, -1) for v in vectors], dim=1, out=outgoing.view(world_size, len(vectors), -1))
+    return outgoing

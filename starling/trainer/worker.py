@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from starling.infra.files import write_atomically
 from starling.infra.processes import die_with_parent
 from starling.infra.records import Failure
 from starling.infra.store import Store, object_uri, open_store
+from starling.infra.supervision import PROGRESS
 from starling.trainer.announce import Announcer, announce_done
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
@@ -33,7 +35,7 @@ from starling.trainer.data.order import steps_per_epoch
 from starling.trainer.determinism import NotDeterministic, device_fingerprint, set_up_device
 from starling.trainer.loop import Loop, Outcome
 from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
-from starling.trainer.resume import Resumed, find_state
+from starling.trainer.resume import SOURCES, Resumed, find_state
 from starling.trainer.round import RoundInfo
 from starling.trainer.seeding import seed_torch
 from starling.trainer.state import restore
@@ -47,6 +49,10 @@ EXIT_PEER_LOST = 75
 """A peer or the store is gone: not this process' fault."""
 STORE_PAUSE = 5.0
 """Seconds before a round that the store's absence ended may begin again."""
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What the operating system says when the machine, rather than the task, is at fault."""
+WITNESSES = 3
+"""Nodes that write the event of a round's beginning, under one name."""
 EXIT_FAILED = 76
 """Its own error; the failure is described in the node's failure file."""
 COLLECTIVE_TIMEOUT = 1800.0
@@ -124,6 +130,11 @@ class _Parts:
         """Whether this rank saves and reports for its node."""
         return os.environ.get("LOCAL_RANK", "0") == "0"
 
+    @property
+    def tells(self) -> bool:
+        """Whether this rank says where the round begins: not rank 0 alone, which may be lost before it has."""
+        return self.leads_node and self.round.node_rank < WITNESSES
+
 
 @contextlib.contextmanager
 def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> Iterator[Loop]:
@@ -136,13 +147,13 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
         parts.store,
         layout.checkpoints(job.run),
         local,
-        work,
         last_step=parts.counter.read(),
         on_skip=lambda step, reason: skipped.append((step, reason)),
     )
     stepper = kind(parts.task, parts.model, job.training, comm, parts.device)
     train = parts.task.train_samples()
-    announcer = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if comm.rank == 0 else None
+    witness = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if parts.tells else None
+    announcer = witness if comm.rank == 0 else None
     saver = _saver(parts, local, steps_per_epoch(len(train), job.training.global_batch), announcer)
     loop = Loop(
         training=job.training,
@@ -160,29 +171,39 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
     )
     _continue_from(resumed, loop, stepper)
     _note_fitness(parts, loop, announcer)
-    _say_where_it_begins(parts, loop, resumed, skipped)
+    _say_where_it_begins(parts, loop, resumed, skipped, witness)
     if saver and resumed.source in ("peer", "store"):
         # Were the rank that gave us the state to die now, this node could still go on from here.
         saver.save(loop.state(), upload=False)
     yield loop
     if saver:
         saver.close()
-    if announcer:
-        announcer.close()
+    if witness:
+        witness.close()
+    stepper.close()
 
 
-def _say_where_it_begins(parts: _Parts, loop: Loop, resumed: Resumed, skipped: list[tuple[int, str]]) -> None:
+def _say_where_it_begins(
+    parts: _Parts, loop: Loop, resumed: Resumed, skipped: list[tuple[int, str]], witness: Announcer | None
+) -> None:
     comm, number = parts.comm, parts.round.number
+    # Rank 0's, for all who tell the same.
+    microseconds, source = comm.gather_ints(int(time.time() * 1e6), SOURCES.index(resumed.source))[0]
     log.info("round %d: from step %d (%s)", number, loop.step, resumed.source)
     if parts.leads_node:
-        path = parts.job.work_dir / "progress.json"
+        path = parts.job.work_dir / PROGRESS
         loop.progress = ProgressFile(path, loop.total_steps, loop.steps_per_epoch, number, comm.rank, comm.world_size)
         loop.progress.update(loop.step, loss=None, checkpoint_step=None, force=True)
     if loop.announcer:
         for step, reason in skipped:
             loop.announcer.skipped(step, reason)
-        loop.announcer.round_began(
-            world_size=comm.world_size, resume_step=loop.step, last_step=resumed.last_step, source=resumed.source
+    if witness:
+        witness.round_began(
+            at=microseconds / 1e6,
+            world_size=comm.world_size,
+            resume_step=loop.step,
+            last_step=resumed.last_step,
+            source=SOURCES[source],
         )
 
 
@@ -209,7 +230,6 @@ def _saver(parts: _Parts, local: LocalCheckpoints, epoch_steps: int, announcer: 
         parts.store,
         layout.checkpoints(job.run),
         local,
-        job.work_dir,
         origin,
         uploader=parts.round.node_rank,
         uploaders=len(parts.round.nodes),
@@ -220,7 +240,7 @@ def _saver(parts: _Parts, local: LocalCheckpoints, epoch_steps: int, announcer: 
 def _continue_from(resumed: Resumed, loop: Loop, stepper: Stepper) -> None:
     if resumed.state is None:
         return
-    restore(resumed.state, stepper)
+    restore(resumed.state, stepper.model, stepper.optimizer, stepper.scaler)
     loop.step = resumed.state.step
     loop.history = list(resumed.state.history)
     loop.inexact_since = resumed.state.inexact_since
@@ -286,6 +306,7 @@ def _describe_failure(job: Job, rank: int, step: int, error: BaseException) -> N
         traceback=text,
         # The user's input or model is wrong: the next try would fail in the same way.
         fatal=isinstance(error, UsageError | NotDeterministic),
+        machine=isinstance(error, OSError) and error.errno in MACHINE_ERRORS,
     )
     # Whole or not at all: the supervisor kills the node's other workers as soon as the first has ended.
     write_atomically(failure_path(job.work_dir, rank), failure.to_bytes())

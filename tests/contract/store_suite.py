@@ -292,6 +292,38 @@ class StoreSuite(ABC):
             store.download("k", back)
         assert not back.exists()
 
+    @pytest.mark.parametrize("size", [0, 1, (16 << 20) - 1, 16 << 20, LARGE])
+    def test_memory_goes_up_and_down(self, store: Store, size: int) -> None:
+        content, back = memoryview(os.urandom(size)), bytearray(size)
+        pieces = [content[: size // 3], content[size // 3 : size // 3], content[size // 3 :]]
+        assert store.upload_memory(pieces, "k") == hashlib.sha256(content).hexdigest()
+        store.download_memory("k", memoryview(back))
+        assert back == content
+
+    def test_memory_and_files_are_the_same_objects(self, store: Store, tmp_path: Path) -> None:
+        file, back = tmp_path / "file", bytearray(1000)
+        file.write_bytes(os.urandom(1000))
+        store.upload(file, "k")
+        store.download_memory("k", memoryview(back))
+        assert back == file.read_bytes()
+        store.upload_memory([memoryview(b"from "), memoryview(b"memory")], "k")
+        store.download("k", file)
+        assert file.read_bytes() == b"from memory"
+        self.damage(store, "k")
+        with pytest.raises(ObjectCorrupt, match="damaged"):
+            store.download("k", file)
+
+    @pytest.mark.parametrize("asked", [0, 99, 101])
+    def test_memory_of_another_size_is_refused(self, store: Store, asked: int) -> None:
+        store.put("k", bytes(100))
+        with pytest.raises(ObjectCorrupt, match="100 bytes"):
+            store.download_memory("k", memoryview(bytearray(asked)))
+
+    @pytest.mark.parametrize("size", [0, 1])
+    def test_memory_cannot_be_filled_from_what_is_not_there(self, store: Store, size: int) -> None:
+        with pytest.raises(ObjectNotFound):
+            store.download_memory("k", memoryview(bytearray(size)))
+
     def test_a_recorded_checksum_does_not_outlive_its_content(self, store: Store, tmp_path: Path) -> None:
         file, back = tmp_path / "file", tmp_path / "back"
         file.write_bytes(b"first")

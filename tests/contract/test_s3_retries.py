@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from chaos.flaky_proxy import FlakyProxy, Trouble, flaky_proxy
+from chaos.s3_server import S3Server
 from starling.infra.clock import FakeClock
 from starling.infra.errors import (
     ObjectExists,
@@ -22,8 +24,6 @@ from starling.infra.errors import (
 from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
 from starling.infra.store.s3_client import S3Patience
-from tests.support.flaky_proxy import FlakyProxy, Trouble, flaky_proxy
-from tests.support.s3_server import S3Server
 
 PATIENCE = S3Patience(connect_timeout=1, read_timeout=0.7, attempts=2)
 TRANSIENT: list[dict[str, Any]] = [
@@ -171,6 +171,31 @@ def test_a_large_download_survives(
     proxy.play(trouble, "GET")
     store.download("k", back)
     assert back.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "times"),
+    [(Trouble.CUT, 1), (Trouble.HANG, 1), (Trouble.RESET, 2), (Trouble.ANSWER, 3), (Trouble.CUT, 3)],
+)
+def test_a_large_download_into_memory_survives(
+    store: Store, direct: Store, proxy: FlakyProxy, trouble: Trouble, times: int
+) -> None:
+    content, back = os.urandom(20 << 20), bytearray(20 << 20)
+    direct.upload_memory([memoryview(content)], "k")
+    proxy.play(trouble, "GET", times=times)
+    store.download_memory("k", memoryview(back))
+    assert back == content
+    assert proxy.count("GET") == 2 + times
+
+
+def test_a_download_into_memory_through_a_proxy_is_left_to_botocore(
+    store: Store, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("k", b"content")
+    back = bytearray(7)
+    monkeypatch.setenv("http_proxy", proxy.endpoint_url)  # it passes on whatever it is asked for
+    store.download_memory("k", memoryview(back))
+    assert (back, proxy.count("GET")) == (b"content", 1)
 
 
 def test_an_object_rewritten_during_its_download_is_never_mixed(

@@ -14,12 +14,12 @@ from typing import Any
 import boto3.session
 import pytest
 
+from chaos.s3_server import S3Server
 from starling.infra.errors import ObjectNotFound, StoreAccessDenied, StoreUnavailable, VersionConflict
 from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
 from starling.infra.store.s3_client import S3Patience
 from tests.contract.store_suite import StoreSuite
-from tests.support.s3_server import S3Server
 
 PLACE = re.compile(r"s3://(?P<bucket>[^/]+)/(?P<prefix>[^?]+)\?endpoint_url=(?P<endpoint>[^&]+)&region=us-east-1")
 IMPATIENT = S3Patience(connect_timeout=0.3, read_timeout=0.3, attempts=2)
@@ -180,7 +180,7 @@ def test_importing_the_store_package_does_not_import_botocore() -> None:
 SERVE_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from tests.support.s3_server import s3_server
+from chaos.s3_server import s3_server
 with s3_server(Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
     time.sleep(60)

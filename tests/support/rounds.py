@@ -70,10 +70,19 @@ class Run:
     name: str = "r"
     round: int = 0
 
-    def train(self, nodes: list[str], *, stop_at: int | None = None, kill_at: int | None = None) -> list[int | None]:
+    def train(
+        self,
+        nodes: list[str],
+        *,
+        stop_at: int | None = None,
+        kill_at: int | None = None,
+        ask: str = "stop",
+        environment: dict[str, dict[str, str]] | None = None,
+    ) -> list[int | None]:
         """Run one round on these nodes (ids; a node keeps its disk from round to round) and return exit codes.
 
-        `stop_at`: ask the first node to stop once it has completed so many steps; `kill_at`: SIGKILL all of it.
+        `stop_at`: ask the first node to stop (or whatever `ask` says) once it has completed so many steps;
+        `kill_at`: SIGKILL all of it; `environment`: more of it, by node.
         """
         ranks = self.spec["nodes"]["ranks_per_node"]
         port = get_free_port()
@@ -82,7 +91,8 @@ class Run:
         for node_rank, node in enumerate(nodes):
             job = self._prepare(node, nodes, node_rank)
             for local_rank in range(ranks):
-                environment = {
+                variables = {
+                    **(environment or {}).get(node, {}),
                     "RANK": str(node_rank * ranks + local_rank),
                     "WORLD_SIZE": str(len(nodes) * ranks),
                     "LOCAL_RANK": str(local_rank),
@@ -90,13 +100,13 @@ class Run:
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 }
-                processes.append(context.Process(target=_worker, args=(str(job), environment)))
+                processes.append(context.Process(target=_worker, args=(str(job), variables)))
         for process in processes:
             process.start()
         try:
             if stop_at is not None:
                 self._await_step(nodes[0], stop_at, processes)
-                (self.work(nodes[0]) / "control" / "stop").write_text("{}")
+                (self.work(nodes[0]) / "control" / ask).write_text("{}")
             if kill_at is not None:
                 self._await_step(nodes[0], kill_at, processes)
                 for process in processes[:ranks]:
@@ -106,7 +116,7 @@ class Run:
                 process.join(60)
                 process.kill()
         for node in nodes:
-            (self.work(node) / "control" / "stop").unlink(missing_ok=True)
+            (self.work(node) / "control" / ask).unlink(missing_ok=True)
         self.round += 1
         return [process.exitcode for process in processes]
 

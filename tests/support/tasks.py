@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Points:
 
 class ProbeTask(Task):
     """BatchNorm, dropout, an epoch tail (203 samples); options: step_seconds and hold_while (long
-    steps), brake (slow steps while a file exists), raise_error, mistake, op."""
+    steps), brake (slow steps while a file exists), raise_error, mistake, op, sick_node (its disk is full)."""
 
     def build_model(self) -> nn.Module:
         layers = [nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2)]
@@ -53,6 +54,8 @@ class ProbeTask(Task):
             time.sleep(options.get("step_seconds", 0.0))
             if Path(options.get("brake", "")).is_file():
                 time.sleep(0.1)
+            if os.environ.get("STARLING_NODE") == options.get("sick_node", ""):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if options.get("raise_error"):
                 raise ZeroDivisionError("the user's task divided by zero")
             if options.get("op") == "max_unpool":

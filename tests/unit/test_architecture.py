@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "starling"
-PRODUCT = [path for folder in ("starling", "demo", "examples", "benchmarks", "chaos") for path in sorted((ROOT / folder).rglob("*.py"))]
+PRODUCT = [
+    path
+    for folder in ("starling", "demo", "examples", "benchmarks", "chaos")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
 SOURCES = [path for path in PRODUCT if path.is_relative_to(PACKAGE)]
 
 MAY_IMPORT = {

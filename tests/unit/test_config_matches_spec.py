@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import pytest
 
 from starling.orchestrator.loading import load_spec
 from starling.trainer.config import CheckpointPolicy, Job, Optimizer, Schedule, Training
+from starling.trainer.script.job import ScriptJob
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SPECS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SCRIPTS = [path for path in SPECS if "\ncommand:" in path.read_text()]
+CONFIGS = [path for path in SPECS if path not in SCRIPTS]
 
 
 def resolved(config: Path) -> dict[str, Any]:
     return load_spec(config, []).resolved()
 
 
-def job_of(spec: dict[str, Any], folder: Path) -> Job:
+def write_job(spec: dict[str, Any], folder: Path) -> None:
     """As the node's agent writes it (starling/infra/agent/prepare.py)."""
     job = {
         "run": "r",
@@ -33,7 +37,27 @@ def job_of(spec: dict[str, Any], folder: Path) -> Job:
         "work_dir": str(folder),
     }
     (folder / "job.json").write_text(json.dumps(job))
+
+
+def job_of(spec: dict[str, Any], folder: Path) -> Job:
+    write_job(spec, folder)
     return Job.read(folder / "job.json")
+
+
+@pytest.mark.parametrize("config", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_told_the_values_of_the_spec(config: Path, tmp_path: Path) -> None:
+    spec = resolved(config)
+    write_job(spec, tmp_path)
+    job = ScriptJob.read(tmp_path / "job.json")
+    command = spec["command"]
+    assert [*job.words] == command["run"]
+    assert job.folder == tmp_path / "script" / command["folder"]
+    assert {name: as_json(getattr(job, name)) for name in ("every", "grace", "keep", "settle", "logs")} == {
+        name: value for name, value in command.items() if name not in ("run", "folder")
+    }
+    assert (job.min_nodes, job.max_nodes) == (spec["nodes"]["min"], spec["nodes"]["max"])
+    assert job.ranks_per_node == spec["nodes"]["ranks_per_node"]
+    assert job.command[0] == sys.executable
 
 
 def as_json(value: Any) -> Any:
@@ -42,6 +66,7 @@ def as_json(value: Any) -> Any:
 
 def test_there_are_configs() -> None:
     assert CONFIGS
+    assert SCRIPTS
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

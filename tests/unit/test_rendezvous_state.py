@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from starling.trainer.rendezvous_state import Group, Member, Standing, arrive, depart
+from starling.trainer.rendezvous_state import Arrival, Group, Member, Standing, arrive, depart
 
 
 def member(name: str) -> Member:
@@ -15,9 +15,8 @@ def member(name: str) -> Member:
 
 
 def come(group: Group, name: str, *, dead: str = "", left: int = -1, least: int = 1, most: int = 4, over: bool = False):  # type: ignore[no-untyped-def]
-    return arrive(
-        group, member(name), frozenset(dead.split()), left_round=left, least=least, most=most, window_over=over
-    )
+    arrival = Arrival(member=member(name), left_round=left)
+    return arrive(group, arrival, frozenset(dead.split()), least=least, most=most, window_over=over)
 
 
 def formed(*names: str, round_: int = 0) -> Group:
@@ -82,6 +81,27 @@ def test_a_newcomer_breaks_a_round_of_which_a_member_is_dead() -> None:
     assert (standing, group.round, group.open_window) == (Standing.GATHERING, 1, True)
 
 
+def test_who_stands_in_line_is_brought_along_unless_dead() -> None:
+    line = [Arrival(member=member(name), left_round=-1) for name in "bcd"]
+    me = Arrival(member=member("a"), left_round=-1)
+    group, standing = arrive(Group(), me, frozenset("c"), least=1, most=3, window_over=False, others=line)
+    assert standing is Standing.FORMED
+    assert [m.id for m in group.members] == ["a", "b", "d"]
+
+
+def test_newcomers_in_line_wait_together() -> None:
+    line = [Arrival(member=member(name), left_round=-1) for name in "yz"]
+    me = Arrival(member=member("x"), left_round=-1)
+    group, standing = arrive(formed("a", "b"), me, frozenset(), least=1, most=9, window_over=False, others=line)
+    assert standing is Standing.WAITING
+    assert [m.id for m in group.waiting] == ["x", "y", "z"]
+
+
+def test_an_arrival_survives_the_store() -> None:
+    arrival = Arrival(member=member("a"), left_round=3)
+    assert Arrival.from_bytes(arrival.to_bytes()) == arrival
+
+
 def test_closed_is_closed() -> None:
     assert come(replace(formed("a"), closed=True), "x")[1] is Standing.CLOSED
 
@@ -112,7 +132,11 @@ def test_any_history_leads_to_one_agreed_round(data: st.DataObject) -> None:
         me = replace(member(name), seniority=seniority)
         before = group.round
         dead = frozenset(set(names) - alive)
-        group, standing = arrive(group, me, dead, left_round=left[name], least=1, most=3, window_over=over)
+        arrival = Arrival(member=me, left_round=left[name])
+        # Whoever is not training may stand in line, the dead included, and be brought along.
+        idle = [n for n in names if n != name and (group.rank_of(n) is None or left[n] == group.round)]
+        others = [Arrival(member=member(n), left_round=left[n]) for n in idle if data.draw(st.booleans())]
+        group, standing = arrive(group, arrival, dead, least=1, most=3, window_over=over, others=others)
         assert group.round >= before
         assert len(group.members) <= 3
         ids = [m.id for m in group.members]

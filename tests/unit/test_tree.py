@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starling.trainer.tree import TreeSum, aligned_blocks, finish_tree, owned_shards, padded
+from starling.trainer.tree import Scratch, TreeSum, aligned_blocks, finish_tree, owned_shards, padded
 
 
 @given(st.integers(0, 7), st.data())
@@ -44,7 +44,7 @@ def _reduce_in_one_process(leaves: torch.Tensor, world: int) -> list[torch.Tenso
     for rank in range(world):
         tree = TreeSum()
         for shard in owned_shards(rank, world, shards):
-            tree.add(torch.nn.functional.pad(leaves[shard], (0, width - length)), shard)
+            tree.add(torch.nn.functional.pad(leaves[shard].clone(), (0, width - length)), shard)
         ranks.append(tree.blocks)
     sent: list[torch.Tensor] = []
     slices: list[torch.Tensor] = []
@@ -55,7 +55,14 @@ def _reduce_in_one_process(leaves: torch.Tensor, world: int) -> list[torch.Tenso
 
     for blocks in ranks:
         with pytest.raises(StopIteration):
-            finish_tree(blocks, shards=shards, world_size=world, all_to_all=first_pass, all_gather=lambda o, i: None)
+            finish_tree(
+                blocks,
+                Scratch(),
+                shards=shards,
+                world_size=world,
+                all_to_all=first_pass,
+                all_gather=lambda o, i: None,
+            )
 
     roots = []
     for rank, blocks in enumerate(ranks):
@@ -64,7 +71,12 @@ def _reduce_in_one_process(leaves: torch.Tensor, world: int) -> list[torch.Tenso
             out.copy_(torch.cat([theirs[rank] for theirs in sent]))
 
         finish_tree(
-            blocks, shards=shards, world_size=world, all_to_all=exchange, all_gather=lambda o, i: slices.append(i)
+            blocks,
+            Scratch(),
+            shards=shards,
+            world_size=world,
+            all_to_all=exchange,
+            all_gather=lambda o, i: slices.append(i),
         )
     roots.append(torch.cat(slices)[:length])
     return roots
@@ -76,7 +88,7 @@ def test_every_world_size_gives_the_same_bits(world: int) -> None:
     leaves = torch.randn(8, 1001, generator=generator) * 10 ** torch.randn(8, 1001, generator=generator)
     alone = TreeSum()
     for shard in range(8):
-        alone.add(leaves[shard], shard)
+        alone.add(leaves[shard].clone(), shard)
     (root,) = _reduce_in_one_process(leaves, world)
     assert torch.equal(root, alone.blocks[0].sum)
     assert not torch.equal(root, leaves.flip(0).cumsum(0)[-1]), "the data must be able to tell associations apart"

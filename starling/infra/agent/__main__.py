@@ -14,7 +14,6 @@ from starling.infra.agent.gpus import complaint
 from starling.infra.agent.loop import Agent, Settings
 from starling.infra.agent.output import LogBuffer
 from starling.infra.agent.prepare import prepare
-from starling.infra.agent.supervisor import DEFAULT_MODULE
 from starling.infra.agent.uplink import Uplink
 from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import ImdsUnavailable, StarlingError
@@ -51,7 +50,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--store", required=True, help="URI of the run's store")
     parser.add_argument("--folder", required=True, type=Path, help="the node's own folder")
     parser.add_argument("--notice-poll", type=float, default=5.0, help="seconds between two looks for a notice")
-    parser.add_argument("--supervisor-module", default=DEFAULT_MODULE, help="what trains: run as python -m MODULE")
+    parser.add_argument("--supervisor-module", help="what trains, run as python -m MODULE; default: by the spec")
     return parser.parse_args()
 
 

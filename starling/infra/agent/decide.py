@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from starling.infra.records import NodeIntent, NodeState, Notice, NoticeKind, Progress, StopRequest, Verdict
-
-FINISHED, LEFT, UNFIT = 0, 10, 11
-"""Exit codes of a supervisor: the run has a verdict; drained and left; this node cannot serve the run."""
+from starling.infra.supervision import EXIT_LEFT, EXIT_VERDICT
 
 MAX_CRASHES = 5
 """So many crashes of the supervisor in a row without a step between them end the node."""
@@ -55,6 +53,8 @@ class Facts:
     booted_at: float
     stall: float
     idle: float
+    grace: float = 0.0
+    """How long a script of the user's may take to save and end once it is asked to."""
     prepared: bool = False
     broken: str | None = None
     """Why code, requirements or spec could not be prepared."""
@@ -72,7 +72,9 @@ class Facts:
     supervisor: Supervised | None = None
     progress: Progress | None = None
     moved_at: float = 0.0
-    """When step or round last changed, or the supervisor was started."""
+    """When step or round last changed, an evaluation or a script last showed life, or the supervisor was started."""
+    round_at: float | None = None
+    """When this node's newest round formed; its data may still be on the way then."""
     leave: LeaveAsked | None = None
 
     @property
@@ -87,6 +89,17 @@ class Facts:
             and self.progress is not None
             and self.supervisor is not None
             and self.progress.at >= self.supervisor.started_at
+        )
+
+    @property
+    def loading(self) -> bool:
+        """Whether the running supervisor's first round has formed, and its workers fetch what they need."""
+        return (
+            self.running
+            and not self.training
+            and self.round_at is not None
+            and self.supervisor is not None
+            and self.round_at >= self.supervisor.started_at
         )
 
 
@@ -149,7 +162,7 @@ def drain_seconds(facts: Facts) -> float:
     if not facts.training:
         return JOINING_DRAIN_SECONDS
     step = facts.progress.step_seconds if facts.progress is not None else None
-    return min(max(2 * (step or 0.0) + MIN_DRAIN_SECONDS, MIN_DRAIN_SECONDS), MAX_DRAIN_SECONDS)
+    return facts.grace + min(2 * (step or 0.0) + MIN_DRAIN_SECONDS, MAX_DRAIN_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,9 +191,9 @@ def _supervisor_ended(facts: Facts, now: float) -> Decision | None:
     supervisor = facts.supervisor
     if supervisor is None or supervisor.exit_code is None:
         return None
-    if supervisor.exit_code == FINISHED:
+    if supervisor.exit_code == EXIT_VERDICT:
         return _end(_verdict_reason(facts))
-    if supervisor.exit_code == LEFT:
+    if supervisor.exit_code == EXIT_LEFT:
         return _end(facts.leave.reason if facts.leave is not None else "left the run")
     if facts.leave is not None:
         return _end(f"{facts.leave.reason} (supervisor crashed while leaving)")
@@ -224,9 +237,10 @@ def _run_stops(facts: Facts, now: float) -> Decision | None:
 def _useless(facts: Facts, now: float) -> Decision | None:
     if facts.missing_since is not None and now - facts.missing_since >= MISSING_SECONDS:
         return _end("its records are gone from the store")
-    if facts.training and now - facts.moved_at > facts.stall:
-        return _end(f"stalled: no step for {facts.stall:.0f} s")
-    if facts.supervisor is not None and not facts.training and now - _active_at(facts) > facts.idle:
+    in_round = facts.training or facts.loading
+    if in_round and now - max(facts.moved_at, facts.round_at or 0.0) > facts.stall:
+        return _end(f"stalled: no progress for {facts.stall:.0f} s")
+    if facts.supervisor is not None and not in_round and now - _active_at(facts) > facts.idle:
         return _end(f"idle: in no round for {facts.idle:.0f} s")
     return None
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from starling.infra.agent.control import WorkFolder
 from starling.infra.agent.decide import (
-    UNFIT,
     AskLeave,
     AskStop,
     Decision,
@@ -28,7 +27,8 @@ from starling.infra.agent.uplink import Uplink
 from starling.infra.clock import Clock
 from starling.infra.files import write_atomically
 from starling.infra.imds.notices import NoticeWatch
-from starling.infra.records import EventKind, NodeEnd, NodeState, NodeStatus
+from starling.infra.records import EventKind, NodeEnd, NodeState, NodeStatus, Progress
+from starling.infra.supervision import EXIT_UNFIT
 
 TICK_SECONDS = 0.2
 BOOT_LIMIT_SECONDS = 600.0
@@ -46,7 +46,8 @@ class Settings:
     folder: Path
     address: str
     instance_id: str
-    supervisor_module: str
+    supervisor_module: str | None
+    """What trains, run as `python -m`; None: what the spec asks for."""
     notice_poll: float
     """Seconds between two looks for a notice."""
     marks: dict[str, str]
@@ -78,7 +79,7 @@ class Agent:
         self._preparation = Preparation(prepare)
         self._prepared: Prepared | None = None
         self._supervisor: SupervisorProcess | None = None
-        self._crash_step: int | None = None
+        self._crashed_at: tuple[object, ...] | None = None
         self._next_notice_poll = 0.0
         self._state: NodeState | None = None
         self._reason = ""
@@ -117,7 +118,7 @@ class Agent:
         match self._preparation.poll():
             case Prepared() as prepared:
                 self._prepared = prepared
-                self._know(prepared=True, stall=prepared.stall, idle=prepared.idle)
+                self._know(prepared=True, stall=prepared.stall, idle=prepared.idle, grace=prepared.grace)
             case Unfit(reason=reason):
                 self._know(unfit=reason)
             case Broken(reason=reason):
@@ -157,18 +158,20 @@ class Agent:
             return
         self._supervisor.clear()
         self._observe_progress(now)  # its last word, before its end counts as one without progress
-        step = self._facts.progress.step if self._facts.progress is not None else None
-        crashes = known.crashes + 1 if step == self._crash_step else 1
-        self._crash_step = step
+        progress = self._facts.progress
+        reached = (progress.step, progress.snapshot) if progress is not None else None
+        crashes = known.crashes + 1 if reached == self._crashed_at else 1
+        self._crashed_at = reached
         self._know(supervisor=replace(known, exit_code=exit_code, ended_at=now, crashes=crashes))
-        if exit_code == UNFIT:
+        if exit_code == EXIT_UNFIT:
             self._know(unfit=self._settings.work.unfit())
 
     def _observe_progress(self, now: float) -> None:
+        self._know(round_at=self._settings.work.round_at())
         progress, before = self._settings.work.progress(), self._facts.progress
         if progress is None or progress == before:
             return
-        if before is None or (progress.step, progress.round) != (before.step, before.round):
+        if before is None or _life(progress) != _life(before):
             self._know(moved_at=now)
         self._know(progress=progress)
 
@@ -198,7 +201,7 @@ class Agent:
         now = self._clock.now()
         self._know(supervisor=Supervised(started_at=now, crashes=before.crashes if before else 0), moved_at=now)
         self._supervisor = SupervisorProcess(
-            module=self._settings.supervisor_module,
+            module=self._settings.supervisor_module or self._prepared.supervisor_module,
             job_file=self._prepared.job_file,
             python_path=self._prepared.python_path,
             marks=self._settings.marks,
@@ -236,3 +239,8 @@ class Agent:
 
     def _know(self, **changes: object) -> None:
         self._facts = replace(self._facts, **changes)  # type: ignore[arg-type]  # fields are checked where they are set
+
+
+def _life(progress: Progress) -> tuple[object, ...]:
+    """What changes as long as training, or a script, makes progress."""
+    return progress.step, progress.round, progress.active_at, progress.snapshot

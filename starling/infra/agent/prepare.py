@@ -20,7 +20,10 @@ from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StarlingError, 
 from starling.infra.files import write_json
 from starling.infra.records import Failure, NodeIntent, RunRecord
 from starling.infra.store.base import Store
+from starling.infra.supervision import JOIN_INTERVALS, SCRIPT_MODULE, TRAINER_MODULE
 
+JOIN_MARGIN_SECONDS = 120.0
+"""For the round of a script to end and the next one to begin, once newcomers are let in."""
 RETRY_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -32,8 +35,11 @@ class Prepared:
 
     job_file: Path
     python_path: tuple[Path, ...]
+    supervisor_module: str
     stall: float
     idle: float
+    grace: float = 0.0
+    """How long a script of the user's may take to save and end once it is asked to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,12 +109,16 @@ def _prepare(
     work = WorkFolder(folder / "work" / intent.run)
     work.make()
     write_json(work.job_file, _job(intent, store.uri, address, spec, record.code_sha256, python_path, work.path))
-    limits = spec["limits"]
+    limits, command = spec["limits"], spec.get("command")
+    # Newcomers may have to wait for the script to save, which is no idling.
+    wait = JOIN_INTERVALS * float(command["every"]) + JOIN_MARGIN_SECONDS if command else 0.0
     return Prepared(
         job_file=work.job_file,
         python_path=python_path,
+        supervisor_module=SCRIPT_MODULE if command else TRAINER_MODULE,
         stall=float(limits["stall"]),
-        idle=float(limits["idle"]),
+        idle=max(float(limits["idle"]), wait),
+        grace=float(command["grace"]) if command else 0.0,
     )
 
 

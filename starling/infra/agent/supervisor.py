@@ -17,8 +17,6 @@ LIFE = "STARLING_LIFE"
 """Environment variable that tells one supervisor's processes from those of the one before it on the same node."""
 OUTPUT_END_SECONDS = 5.0
 
-DEFAULT_MODULE = "starling.trainer.supervisor"
-
 _LIVES = itertools.count(1)
 
 

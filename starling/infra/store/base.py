@@ -12,7 +12,7 @@ Guarantees that every implementation keeps, and `tests/contract/store_suite.py` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -86,6 +86,17 @@ class Store(Protocol):
         """Read an object of any size into `path` (written aside and renamed), in parallel ranges where that helps.
 
         Verifies `sha256` (else the checksum recorded at upload, if there is one). Raises ObjectNotFound, ObjectCorrupt.
+        """
+        ...
+
+    def upload_memory(self, pieces: Sequence[memoryview], key: str) -> str:
+        """Like `upload`: the pieces, one after the other, become one object."""
+        ...
+
+    def download_memory(self, key: str, target: memoryview) -> None:
+        """Read an object of just this size into memory, in parallel ranges where that helps.
+
+        Verifies nothing but the size, so whoever calls must. Raises ObjectNotFound, ObjectCorrupt (another size).
         """
         ...
 

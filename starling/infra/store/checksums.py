@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,21 @@ def copy_hashed(source: BinaryIO, target: BinaryIO) -> str:
         digest.update(buffer[:count])
         target.write(buffer[:count])
     return digest.hexdigest()
+
+
+def write_hashed(pieces: Iterable[memoryview], target: BinaryIO) -> str:
+    """Write everything and return its hex digest. Raises OSError."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        for offset in range(0, len(piece), _CHUNK):  # in bites that stay in the processor's cache between the two
+            digest.update(piece[offset : offset + _CHUNK])
+            target.write(piece[offset : offset + _CHUNK])
+    return digest.hexdigest()
+
+
+def wrong_size(where: str, expected: int, found: int) -> ObjectCorrupt:
+    """The error for an object that is shorter or longer than what was written."""
+    return ObjectCorrupt(f"{where} is damaged: it has {found} bytes, but {expected} were written")
 
 
 def corrupt(where: str, expected: str, found: str) -> ObjectCorrupt:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,7 @@ from typing import BinaryIO
 from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import ObjectExists, ObjectNotFound, StoreUnavailable, VersionConflict
 from starling.infra.store.base import ObjectInfo, Versioned
-from starling.infra.store.checksums import copy_hashed, corrupt
+from starling.infra.store.checksums import copy_hashed, corrupt, write_hashed, wrong_size
 from starling.infra.store.keys import check_key, check_prefix
 from starling.infra.store.locks import locked
 from starling.infra.store.oserrors import os_errors_named
@@ -118,10 +118,17 @@ class FolderStore:
         return info(key, found)
 
     def upload(self, path: Path, key: str) -> str:
+        with os_errors_named("read", path), path.open("rb") as source:
+            return self._upload(key, f"copy {path} to", lambda copy: copy_hashed(source, copy))
+
+    def upload_memory(self, pieces: Sequence[memoryview], key: str) -> str:
+        return self._upload(key, "write", lambda copy: write_hashed(pieces, copy))
+
+    def _upload(self, key: str, doing: str, write: Callable[[BinaryIO], str]) -> str:
         target = self._path(key)
-        with os_errors_named(f"copy {path} to", target), self._staging.path() as staged:
-            with path.open("rb") as source, staged.open("xb") as copy:
-                digest = copy_hashed(source, copy)
+        with os_errors_named(doing, target), self._staging.path() as staged:
+            with staged.open("xb") as copy:
+                digest = write(copy)
                 finish(copy, self._clock, sync=True)
             recorded = self._recorded(key)
             with self._staging.holding(digest.encode(), sync=False) as note, self._locked(key):
@@ -138,6 +145,15 @@ class FolderStore:
                 if self._copied(key, source, path, sha256):
                     return
         raise StoreUnavailable(f"{source} was rewritten again and again while it was being copied to {path}")
+
+    def download_memory(self, key: str, target: memoryview) -> None:
+        path = self._path(key)
+        with os_errors_named("read", path), self._open(key, path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != len(target):
+                raise wrong_size(str(path), len(target), size)
+            if (count := file.readinto(target)) != size:  # type: ignore[attr-defined]  # files opened by us know it
+                raise wrong_size(str(path), size, count)
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         path = self._path(key)

@@ -20,7 +20,21 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def open_store(uri: str) -> Store:
-    """Open the store, without a word to the network yet. Raises UsageError if `uri` has none of the FORMS."""
+    """Open the store, without a word to the network yet. Raises UsageError if `uri` has none of the FORMS.
+
+    With $STARLING_STORE_FAULTS set, it misbehaves as the rules in that file say (see `fault_file`).
+    """
+    return _rehearsed(_open(uri)) if os.environ.get("STARLING_STORE_FAULTS") else _open(uri)
+
+
+def _rehearsed(store: Store) -> Store:
+    from starling.infra.store.fault_file import fault_file  # pydantic takes time to import: only for rehearsals
+    from starling.infra.store.faults import FaultyStore
+
+    return FaultyStore(store, source=fault_file(), seed=os.getpid())
+
+
+def _open(uri: str) -> Store:
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return _open_folder(uri, uri)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
 from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
@@ -16,12 +17,13 @@ from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientEr
 from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, VersionConflict
 from starling.infra.store.base import ObjectInfo, Versioned
-from starling.infra.store.checksums import corrupt, sha256_of
+from starling.infra.store.checksums import corrupt, sha256_of, wrong_size
 from starling.infra.store.keys import check_key, check_prefix, is_key
 from starling.infra.store.oserrors import os_errors_named
 from starling.infra.store.s3_client import S3Clients, S3Patience
 from starling.infra.store.s3_errors import BEYOND_THE_END, REFUSED, code_of, s3_errors_named, was_retried
-from starling.infra.store.s3_transfer import PART, fill_file, upload_file
+from starling.infra.store.s3_memory import Pieces, RangeReader, fill_memory
+from starling.infra.store.s3_transfer import PART, fill_file, upload
 from starling.infra.store.writing import aside
 
 if TYPE_CHECKING:
@@ -124,13 +126,24 @@ class S3Store:
         with os_errors_named("read", path):
             digest = sha256_of(path)
         with self._errors(f"copy {path} to", key), os_errors_named("read", path):
-            try:
-                upload_file(self._client, path, self._bucket, self._base + check_key(key), digest)
-            except ClientError as error:
-                # The request that completes an upload may be repeated after its answer was lost.
-                if code_of(error) != "NoSuchUpload" or not self._own_write(key, "sha256", digest):
-                    raise
+            self._upload(str(path), key, digest)
         return digest
+
+    def upload_memory(self, pieces: Sequence[memoryview], key: str) -> str:
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        with self._errors("write", key):
+            self._upload(cast("IO[bytes]", Pieces(pieces)), key, digest.hexdigest())
+        return digest.hexdigest()
+
+    def _upload(self, source: str | IO[bytes], key: str, digest: str) -> None:
+        try:
+            upload(self._client, source, self._bucket, self._base + check_key(key), digest)
+        except ClientError as error:
+            # The request that completes an upload may be repeated after its answer was lost.
+            if code_of(error) != "NoSuchUpload" or not self._own_write(key, "sha256", digest):
+                raise
 
     def download(self, key: str, path: Path, sha256: str | None = None) -> None:
         for _ in range(_REWRITES):
@@ -139,6 +152,23 @@ class S3Store:
             except VersionConflict:
                 continue  # rewritten between two parts
         raise StoreUnavailable(f"{self._name(key)} was rewritten again and again while it was being copied to {path}")
+
+    def download_memory(self, key: str, target: memoryview) -> None:
+        size = len(target)
+
+        def read_patiently(offset: int, part: memoryview) -> None:
+            begun = self._read_part(key, offset, len(part))
+            found = int(begun[1]["ContentRange"].rpartition("/")[2]) if begun else self.stat(key).size
+            if begun is None or found != size:
+                raise wrong_size(self._name(key), size, found)
+            part[:] = begun[0]
+
+        if size == 0 and (found := self.stat(key).size):
+            raise wrong_size(self._name(key), size, found)
+        place = self._place(key)
+        with self._errors("read", key):
+            reader = RangeReader(self._client, place["Bucket"], place["Key"], self._patience.read_timeout)
+            fill_memory(reader, target, read_patiently)
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         if length == 0:  # which no Range header can say

@@ -31,6 +31,13 @@ class S3Patience:
     """In all, for each request; with exponential backoff and jitter in between."""
 
 
+def prepare_for_clients() -> None:
+    """Do what clients of processes forked later have in common: 0.1 s of parsing. Makes no connection, asks nobody."""
+    session = botocore.session.Session()
+    session.register_component("data_loader", _service_descriptions())
+    session.create_client("s3", "us-east-1", aws_access_key_id="none", aws_secret_access_key="none").close()
+
+
 class S3Clients:
     """Makes the client when a process first needs one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from s3transfer.manager import TransferConfig, TransferManager
 
@@ -18,12 +18,14 @@ IN_FLIGHT = 8
 """Parts on their way at once; also bounds memory, to IN_FLIGHT * PART."""
 
 
-def upload_file(client: S3Client, path: Path, bucket: str, key: str, sha256: str) -> None:
-    """Write the file as one object with its checksum in the metadata. Raises ClientError, BotoCoreError, OSError."""
+def upload(client: S3Client, source: str | IO[bytes], bucket: str, key: str, sha256: str) -> None:
+    """Write a file, or what can be read and sought like one, as one object with its checksum in the metadata.
+
+    Raises ClientError, BotoCoreError, OSError."""
     config = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_request_concurrency=IN_FLIGHT)
     # Not boto3's upload_file: it wraps errors into one that has lost their codes.
     with TransferManager(client, config) as manager:
-        manager.upload(str(path), bucket, key, extra_args={"Metadata": {"sha256": sha256}}).result()
+        manager.upload(source, bucket, key, extra_args={"Metadata": {"sha256": sha256}}).result()
 
 
 def fill_file(path: Path, first: bytes, size: int, read: Callable[[int, int], bytes]) -> None:

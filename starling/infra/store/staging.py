@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from starling.infra.clock import Clock
 HIDDEN = ".starling"
 """A segment that no key can have, so nothing in here is an object."""
 ABANDONED_AFTER = 3600.0
-"""Seconds without a write after which a temporary file belongs to a writer that was killed."""
+"""Seconds without a write after which a temporary file belongs to a writer that was killed, if that cannot be told."""
 
 
 class Staging:
@@ -39,7 +40,7 @@ class Staging:
     def path(self) -> Iterator[Path]:
         """A fresh path to write to; whatever is left there at the end of the block is removed."""
         self.prepare()
-        path = self._files / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = self._files / f"{os.getpid()}-{_realm()}-{secrets.token_hex(8)}"
         try:
             yield path
         finally:
@@ -60,10 +61,28 @@ class Staging:
         with os.scandir(self._files) as entries:
             for entry in entries:
                 try:
-                    if entry.stat().st_mtime < oldest:
+                    if entry.stat().st_mtime < oldest or _is_orphan(entry.name):
                         os.unlink(entry.path)
                 except FileNotFoundError:
                     continue  # its writer finished, or another sweep was faster
+
+
+@functools.cache
+def _realm() -> str:
+    """Names the set of processes among which a pid means something: this boot of this kernel, and the pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino:x}"
+    except OSError:
+        return ""  # not Linux: abandoned files are told by their age alone
+
+
+def _is_orphan(name: str) -> bool:
+    """Whether the writer of a staged file is known to be dead; of one on another machine nothing is known."""
+    pid, _, rest = name.partition("-")
+    if not _realm() or rest.partition("-")[0] != _realm() or not pid.isdigit():
+        return False
+    return not Path(f"/proc/{pid}").exists()
 
 
 def finish(file: BinaryIO, clock: Clock, *, sync: bool) -> None:

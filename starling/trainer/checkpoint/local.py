@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from starling.trainer.checkpoint.files import DamagedFile, read_tensors, write_tensors
+from starling.trainer.memory import all_cores
 from starling.trainer.state import TrainingState
 
 log = logging.getLogger(__name__)
@@ -22,19 +23,22 @@ class LocalCheckpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._written: set[int] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, state: TrainingState, state_sha256: str) -> None:
         """Write one copy and drop those that are older than the newest `KEPT`."""
         final = self._folder / f"{state.step:010d}"
-        if final.exists():
+        if state.step in self._written and final.exists():
             return
         aside = self._folder / f".{state.step:010d}.{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         write_tensors(state.tensors, aside / "state.safetensors")
         (aside / "meta.json").write_text(json.dumps({**state.meta(), "state_sha256": state_sha256}))
+        shutil.rmtree(final, ignore_errors=True)  # of an earlier round, which may be damaged
         aside.rename(final)
+        self._written.add(state.step)
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self._folder / f"{old:010d}")
 
@@ -56,6 +60,6 @@ class LocalCheckpoints:
         meta = json.loads((folder / "meta.json").read_text())
         expected = meta.pop("state_sha256")
         state = TrainingState(tensors=read_tensors(folder / "state.safetensors"), **meta)
-        if state.state_sha256() != expected:
+        if state.hashes(all_cores()).state_sha256 != expected:
             raise DamagedFile("the checksum does not match")
         return state, expected

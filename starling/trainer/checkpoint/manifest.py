@@ -3,6 +3,7 @@
 <prefix><step>/part-<round>-<i>-of-<n>.safetensors    the i-th share of the tensors
 <prefix><step>/part-<round>-<i>-of-<n>.json           its size and SHA-256, written after it
 <prefix><step>/part-<round>-<i>-of-<n>.failed         instead: why that node could not save its part
+<prefix><step>/whole-<node>.safetensors               all tensors, from a node that goes (see handover.py)
 <prefix><step>/manifest.json                          created last; lists the parts
 """
 
@@ -54,6 +55,11 @@ def manifest_key(prefix: str, step: int) -> str:
 
 def part_key(prefix: str, step: int, round_number: int, index: int, count: int) -> str:
     return f"{prefix}{step:010d}/part-{round_number}-{index}-of-{count}.safetensors"
+
+
+def whole_key(prefix: str, step: int, node: str) -> str:
+    """The only part of a checkpoint that one node commits alone, when it goes."""
+    return f"{prefix}{step:010d}/whole-{node}.safetensors"
 
 
 def receipt_key(part: str) -> str:

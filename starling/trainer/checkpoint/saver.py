@@ -15,13 +15,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
 from starling.infra.store import Store, object_uri
-from starling.trainer.checkpoint.files import share, write_tensors
+from starling.trainer.checkpoint.files import file_pieces, share
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import (
     Manifest,
@@ -34,7 +33,8 @@ from starling.trainer.checkpoint.manifest import (
     receipt_key,
 )
 from starling.trainer.checkpoint.retention import expendable
-from starling.trainer.state import TrainingState
+from starling.trainer.checkpoint.staging import Slot, Staging
+from starling.trainer.state import Hashes, TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,16 @@ class Commit:
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Item:
+    """A copy of a state on its way."""
+
+    state: TrainingState
+    slot: Slot
+    upload: bool
+    since: float
+
+
 class Saver:
     """One node's saver: `uploader` of `uploaders` equal nodes; uploader 0 commits."""
 
@@ -79,17 +89,15 @@ class Saver:
         store: Store,
         prefix: str,
         local: LocalCheckpoints,
-        scratch: Path,
         origin: Origin,
         *,
-        uploader: int,
-        uploaders: int,
-        on_commit: Callable[[Commit], None],
+        uploader: int = 0,
+        uploaders: int = 1,
+        on_commit: Callable[[Commit], None] = lambda commit: None,
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._local = local
-        self._scratch = scratch
         self._origin = origin
         self._uploader = uploader
         self._uploaders = uploaders
@@ -97,13 +105,17 @@ class Saver:
         self._error: Exception | None = None
         self._untold: dict[str, str] = {}
         self._heard: set[str] = set()
-        self._queue: queue.Queue[tuple[TrainingState, bool, float] | None] = queue.Queue(QUEUED)
+        self._staging = Staging(QUEUED + 1)
+        self._queue: queue.Queue[_Item | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
         self._thread.start()
 
-    def save(self, state: TrainingState, *, upload: bool) -> None:
-        """Hand a state over; it must not change any more. Blocks only while `QUEUED` states are waiting."""
-        self._queue.put((state, upload, time.monotonic()))
+    def save(self, state: TrainingState, *, upload: bool = True) -> None:
+        """Copy a state, to be saved while training goes on. Waits only while `QUEUED` copies are waiting already."""
+        since = time.monotonic()
+        slot = self._staging.take()
+        copy = replace(state, tensors=slot.copy(state.tensors))
+        self._queue.put(_Item(state=copy, slot=slot, upload=upload, since=since))
 
     def flush(self) -> Exception | None:
         """Wait until everything handed over is saved; return what went wrong with the last state, if anything did."""
@@ -117,22 +129,23 @@ class Saver:
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            state, upload, since = item
+            step = item.state.step
             try:
-                self._save(state, upload, since)
+                self._save(item.state, item.upload, item.since)
                 self._error = None
             except Exception as error:  # any: without this thread, training would wait for ever
                 # Training goes on without this checkpoint; whoever needs it asks flush().
-                log.warning("checkpoint of step %d was not saved: %s", state.step, error)
+                log.warning("checkpoint of step %d was not saved: %s", step, error)
                 self._error = error
-                if upload and self._uploader != 0:
-                    key = failure_key(self._part_key(state.step, self._uploader))
+                if item.upload and self._uploader != 0:
+                    key = failure_key(self._part_key(step, self._uploader))
                     self._untold[key] = f"{error} ({secrets.token_hex(4)})"
             finally:
+                self._staging.give_back(item.slot)
                 self._queue.task_done()
         self._queue.task_done()
 
-    def _next(self) -> tuple[TrainingState, bool, float] | None:
+    def _next(self) -> _Item | None:
         """The next state. Until there is one: tell the node that waits for our parts that they do not come."""
         while self._untold:
             try:
@@ -148,25 +161,21 @@ class Saver:
         return self._queue.get()
 
     def _save(self, state: TrainingState, upload: bool, since: float) -> None:
-        state_sha256 = state.state_sha256()
-        self._local.save(state, state_sha256)
+        hashes = state.hashes()
+        self._local.save(state, hashes.state_sha256)
         if not upload:
             return
         self._upload_part(state)
         if self._uploader == 0:
-            self._commit(state, state_sha256, since)
+            self._commit(state, hashes, since)
 
     def _upload_part(self, state: TrainingState) -> None:
         key = self._part_key(state.step, self._uploader)
-        path = self._scratch / key.rpartition("/")[2]
-        try:
-            write_tensors(share(state.tensors, self._uploader, self._uploaders), path)
-            part = Part(key=key, size=path.stat().st_size, sha256=self._store.upload(path, key))
-        finally:
-            path.unlink(missing_ok=True)
+        pieces = file_pieces(share(state.tensors, self._uploader, self._uploaders))
+        part = Part(key=key, size=sum(map(len, pieces)), sha256=self._store.upload_memory(pieces, key))
         self._store.put(receipt_key(key), part.to_bytes())
 
-    def _commit(self, state: TrainingState, state_sha256: str, since: float) -> None:
+    def _commit(self, state: TrainingState, hashes: Hashes, since: float) -> None:
         origin = self._origin
         parts = [self._await_part(state.step, index) for index in range(self._uploaders)]
         manifest = Manifest(
@@ -183,8 +192,8 @@ class Saver:
             fingerprint=origin.fingerprint,
             code_sha256=origin.code_sha256,
             exact=state.inexact_since is None,
-            weights_sha256=state.weights_sha256(),
-            state_sha256=state_sha256,
+            weights_sha256=hashes.weights_sha256,
+            state_sha256=hashes.state_sha256,
         )
         key = manifest_key(self._prefix, state.step)
         try:

@@ -28,6 +28,19 @@ def test_a_task_that_cannot_be_imported_fails_the_run_at_once(starling: Commands
     starling.result()
 
 
+def test_a_sick_node_is_replaced_instead_of_failing_the_run(starling: Commands, undisturbed: str) -> None:
+    """Its disk is full: three rounds fail because of it alone, then another node takes its place."""
+    starling.write_spec({"sick_node": "r.1.0"}, max=2)
+    starling.brake.unlink()
+    starling.run()
+    result = starling.result()
+    assert (result["state"], result["state_sha256"]) == ("done", undisturbed), result
+    assert result["interruptions"] == 0, "a failure of the run's own is no interruption"
+    (replaced,) = [e for e in starling.events("node-wanted") if e["subject"] == "r.1.1"]
+    assert "No space left on device" in replaced["reason"]
+    assert {e["subject"] for e in starling.events("worker-failed")} == {"r.1.0"}
+
+
 def test_requirements_come_with_the_code(starling: Commands, tmp_path: Path) -> None:
     """A wheel in the code folder, named in requirements.txt, is there when the task is imported."""
     _write_wheel(starling.folder / "code")

@@ -45,6 +45,7 @@ def notice(kind: NoticeKind = NoticeKind.INTERRUPTION, at: float | None = NOW + 
 BOOTING = d.Facts(booted_at=NOW - 100, stall=1800.0, idle=600.0, intent=intent())
 PREPARED = replace(BOOTING, prepared=True)
 JOINING = replace(PREPARED, supervisor=d.Supervised(started_at=NOW - 50), moved_at=NOW - 50)
+LOADING = replace(JOINING, round_at=NOW - 40)
 TRAINING = replace(JOINING, progress=progress(), moved_at=NOW - 1)
 
 
@@ -85,10 +86,13 @@ def test_progress_of_an_earlier_supervisor_is_no_sign_of_training() -> None:
     [
         (replace(BOOTING, unfit="GPU 3 is gone"), "unfit: GPU 3 is gone"),
         (replace(BOOTING, broken="pip says no"), "could not be prepared: pip says no"),
-        (crashed(code=d.FINISHED), "the run has ended"),
-        (replace(crashed(code=d.FINISHED), verdict=VERDICT), "the run is done"),
-        (crashed(code=d.LEFT), "left the run"),
-        (replace(crashed(code=d.LEFT), leave=d.LeaveAsked(reason="interruption notice", deadline=1.0)), "interruption"),
+        (crashed(code=d.EXIT_VERDICT), "the run has ended"),
+        (replace(crashed(code=d.EXIT_VERDICT), verdict=VERDICT), "the run is done"),
+        (crashed(code=d.EXIT_LEFT), "left the run"),
+        (
+            replace(crashed(code=d.EXIT_LEFT), leave=d.LeaveAsked(reason="interruption notice", deadline=1.0)),
+            "interruption",
+        ),
         (replace(crashed(), leave=d.LeaveAsked(reason="terminated: x", deadline=1.0)), "crashed while leaving"),
         (replace(BOOTING, missing_since=NOW - 60), "records are gone"),
     ],
@@ -221,3 +225,18 @@ def test_stall_counts_from_the_last_step_and_idle_from_the_last_activity() -> No
 def test_a_shutdown_of_the_machine_drains() -> None:
     facts = replace(TRAINING, signalled_at=NOW)
     assert action(facts) == d.AskLeave(reason="the machine shuts down (SIGTERM)", deadline=NOW + 60)
+
+
+def test_a_node_that_loads_its_data_is_in_a_round_and_not_idle() -> None:
+    later = NOW + 1000
+    assert isinstance(d.decide(JOINING, later).action, d.End), "in no round for longer than limits.idle"
+    assert d.decide(LOADING, later).action is None
+    stalled = d.decide(LOADING, NOW + 1800).action
+    assert isinstance(stalled, d.End)
+    assert "stalled" in stalled.reason
+
+
+def test_an_evaluation_however_long_is_no_standstill() -> None:
+    moving = replace(TRAINING, moved_at=NOW + 1999)
+    assert d.decide(moving, NOW + 2000).action is None
+    assert isinstance(d.decide(TRAINING, NOW + 2000).action, d.End)

@@ -220,7 +220,8 @@ def test_interrupt_wants_a_running_node_and_writes_nothing_without(starling: Sta
 def test_schema_is_json_schema(starling: Starling) -> None:
     document = starling("schema").document
     assert document["additionalProperties"] is False
-    assert "training" in document["required"]
+    assert document["required"] == ["name"]
+    assert document["oneOf"] == [{"required": ["task", "training"]}, {"required": ["command"]}]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ training: {{epochs: 1, global_batch: 8, optimizer: {{name: sgd, lr: 0.1}}}}
 def folder(tmp_path: Path) -> Path:
     code = tmp_path / "code"
     (code / "package").mkdir(parents=True)
-    (code / "task.py").write_text("class Right: ...\nclass Other: ...\nif True:\n    from x import Imported\nMade = 1\n")
+    (code / "task.py").write_text(
+        "class Right: ...\nclass Other: ...\nif True:\n    from x import Imported\nMade = 1\n"
+    )
     (code / "package" / "__init__.py").write_text("from elsewhere import *\n")
     (code / "broken.py").write_text("x = 1\ndef f(:\n")
     return code

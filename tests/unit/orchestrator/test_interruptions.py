@@ -77,8 +77,17 @@ STORIES = {
         [*CALM, ended(20, 0, "peer-lost"), ended(20.1, 0, "peer-lost"), began(24, 1), stepped(25, 1)],
         [("lost", None, 5.0)],
     ),
-    "a worker's own error": (
-        [*CALM, ended(20, 0, "failure"), began(21, 1), stepped(22, 1)],
+    "the task raises: the run's own fault": (
+        [*CALM, event(20, EventKind.WORKER_FAILED, "n0", own=True), ended(20, 0, "failure"), began(21, 1)],
+        [],
+    ),
+    "the task raises, and its peers only know that it is gone": (
+        [*CALM, event(19.9, EventKind.WORKER_FAILED, "n0", own=True), ended(20, 0, "peer-lost"), began(21, 1)],
+        [],
+    ),
+    "a training process is killed": (
+        [*CALM, event(20, EventKind.WORKER_FAILED, "n0", own=False), ended(20, 0, "failure"), began(21, 1),
+         stepped(22, 1)],
         [("failure", None, 2.0)],
     ),
     "all nodes lost: nobody could say so": (

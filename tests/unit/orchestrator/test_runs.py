@@ -12,8 +12,9 @@ from starling.infra import layout
 from starling.infra.clock import FakeClock
 from starling.infra.errors import UsageError
 from starling.infra.journal import read_events
-from starling.infra.records import EventKind, RunState, Verdict
+from starling.infra.records import EventKind, RunRecord, RunState, Verdict
 from starling.infra.store import Store
+from starling.infra.store.folder import FolderStore
 from starling.orchestrator.reading import list_runs, read_spec
 from starling.orchestrator.runs import create_run, request_stop, resume_run
 from tests.support.specs import spec
@@ -27,6 +28,10 @@ def clock() -> FakeClock:
 def end(store: Store, run: str, state: RunState, incarnation: int = 0) -> None:
     verdict = Verdict(state=state, at=1.0, by="test", reason="test")
     store.create(layout.verdict(run, incarnation), verdict.to_bytes())
+
+
+def read_record(store: Store) -> RunRecord:
+    return RunRecord.from_bytes(store.get(layout.run_record("mine")).data)
 
 
 def test_a_run_is_named_after_its_spec_and_the_day(folder_store: Store, clock: FakeClock) -> None:
@@ -129,6 +134,22 @@ def test_a_resume_that_died_halfway_does_not_block_the_next(folder_store: Store)
     end(folder_store, "mine", RunState.FAILED)
     folder_store.create(layout.spec("mine", 1), b"other: values\n")
     assert resume_run(folder_store, "mine", []).incarnation == 2
+
+
+def test_of_two_who_resume_with_other_values_one_is_told(folder_store: Store) -> None:
+    """The other has everything checked and its spec written when the first one's resume takes effect."""
+    create_run(folder_store, spec(), name="mine")
+    end(folder_store, "mine", RunState.STOPPED)
+
+    class Overtaken(FolderStore):
+        def replace(self, key: str, data: bytes, version: str) -> str:
+            if key == layout.run_record("mine") and read_record(folder_store).incarnation == 0:
+                assert resume_run(folder_store, "mine", ["nodes.max=2"]).incarnation == 2
+            return super().replace(key, data, version)
+
+    with pytest.raises(UsageError, match=r"resumed by somebody else .*nodes\.max=1"):
+        resume_run(Overtaken(Path(folder_store.uri)), "mine", ["nodes.max=1"])
+    assert read_spec(folder_store, "mine", read_record(folder_store).incarnation).nodes.max == 2
 
 
 def test_a_limit_that_would_stop_it_at_once_is_told(folder_store: Store, clock: FakeClock) -> None:

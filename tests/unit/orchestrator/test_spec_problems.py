@@ -162,3 +162,9 @@ def test_the_schema_describes_every_key() -> None:
     assert len(keys) > 45
     assert [name for name, key in keys if not key.get("description")] == []
     assert all(section["additionalProperties"] is False for section in sections)
+
+
+@pytest.mark.parametrize("limit", ["stall", "idle", "max_duration"])
+def test_a_limit_of_nothing_is_refused(limit: str) -> None:
+    with pytest.raises(ValueError, match=rf"limits\.{limit}"):
+        Spec.model_validate(plain_spec(limits={limit: 0}))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +22,17 @@ class Trouble(Enum):
     ANSWER = auto()
     """The server never sees it; the client gets `status` and `code`."""
     HANG = auto()
-    """Nobody answers, until the proxy ends."""
+    """Nobody answers for `seconds`, or until the proxy ends; then the connection breaks."""
+    SLOW = auto()
+    """Passed on, but only after `seconds`."""
     RESET = auto()
     """The connection breaks before the server sees it."""
     LOSE_ANSWER = auto()
     """The server does it, and the connection breaks before the client hears."""
     CUT = auto()
     """The client gets the first half of the body."""
+    TEAR = auto()
+    """The server gets the first half of the body, then both connections break."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,13 @@ class Script:
 
     trouble: Trouble
     method: str
-    times: int = 1
+    """`*`: any."""
+    times: int | None = 1
+    """None: until `clear`."""
+    probability: float = 1.0
+    """Chance of each request that it fits."""
+    seconds: float | None = None
+    """For HANG (None: until the proxy ends) and SLOW."""
     query: str = ""
     """Part of the request's URL."""
     status: int = 503
@@ -52,6 +64,7 @@ class FlakyProxy:
     """(method, path) of every request."""
     connections: list[int] = field(default_factory=list)
     """The client's port of every request."""
+    chance: random.Random = field(default_factory=random.Random)
     _left: list[list[Any]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -62,6 +75,11 @@ class FlakyProxy:
         with self._lock:
             self._left.append([script, script.times])
 
+    def clear(self) -> None:
+        """From now on no script hits anything."""
+        with self._lock:
+            self._left.clear()
+
     def next_for(self, method: str, path: str, port: int) -> Script | None:
         """Count a request; say which script hits it."""
         with self._lock:
@@ -69,8 +87,9 @@ class FlakyProxy:
             self.connections.append(port)
             for entry in self._left:
                 script, left = entry
-                if left > 0 and script.method == method and script.query in path:
-                    entry[1] -= 1
+                fits = script.method in ("*", method) and script.query in path
+                if fits and left != 0 and self.chance.random() < script.probability:
+                    entry[1] = left if left is None else left - 1
                     return script  # type: ignore[no-any-return]
         return None
 
@@ -100,6 +119,11 @@ def flaky_proxy(upstream: tuple[str, int]) -> Iterator[FlakyProxy]:
 class _Server(ThreadingHTTPServer):
     proxy: FlakyProxy
     daemon_threads = True  # idle kept-alive connections must not hold up the end
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may be killed in the middle of a request
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,23 +134,38 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         script = self.server.proxy.next_for(self.command, self.path, self.client_address[1])
         trouble = script.trouble if script else None
+        if script and trouble in (Trouble.HANG, Trouble.SLOW):
+            self.server.proxy.ended.wait(script.seconds)
         if script and trouble is Trouble.ANSWER:
             self._answer(script.status, _error_body(script.code), [("Content-Type", "application/xml")])
-        elif trouble is Trouble.HANG:
-            self.server.proxy.ended.wait()
+        elif trouble in (Trouble.RESET, Trouble.HANG):
             self._reset()
-        elif trouble is Trouble.RESET:
-            self._reset()
+        elif trouble is Trouble.TEAR:
+            self._tear(body)
         else:
             self._pass_on(body, trouble)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815  # the base class looks for these names
 
+    def _tear(self, body: bytes) -> None:
+        connection = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=30)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self._passed_headers().items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            connection.send(body[: len(body) // 2])
+        finally:
+            connection.close()
+        self._reset()
+
+    def _passed_headers(self) -> dict[str, str]:
+        return {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
+
     def _pass_on(self, body: bytes, trouble: Trouble | None) -> None:
         connection = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=30)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("expect", "connection")}
         try:
-            connection.request(self.command, self.path, body, headers)
+            connection.request(self.command, self.path, body, self._passed_headers())
             answer = connection.getresponse()
             content = answer.read()
         finally:

@@ -1,0 +1,75 @@
+"""Runs of scripts of somebody's own, through the commands: what they need besides `Commands`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from starling.infra.records import Failure
+from starling.infra.snapshots.catalog import Catalog
+from starling.infra.snapshots.records import Snapshot
+from starling.infra.snapshots.restore import restore
+from starling.infra.store import open_store
+from tests.integration.runs.commands import Commands
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "scripts"
+
+
+class ScriptRun:
+    """One user with a script in a folder, and a run `r` of it."""
+
+    def __init__(self, starling: Commands, script: Path, run: str, *, nodes: int = 1, **command: Any) -> None:
+        self.starling = starling
+        code = starling.folder / "scripts"
+        code.mkdir()
+        shutil.copy(script, code)
+        spec = {
+            "name": "script",
+            "code": "scripts",
+            "command": {"run": run, "folder": "out", "every": 1, "settle": 1, **command},
+            "nodes": {"min": 1, "max": nodes},
+        }
+        starling.spec.write_text(yaml.safe_dump(spec))
+
+    @property
+    def store(self) -> Path:
+        return self.starling.folder / "home" / "store"
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog(open_store(str(self.store)), "r")
+
+    def wait_snapshot(self, number: int, *, world_size: int = 1, least_round: int = 0) -> dict[str, Any]:
+        return self.starling.wait(
+            f"snapshot {number} with world size {world_size}",
+            lambda s: bool(
+                s["snapshot"]
+                and s["snapshot"]["number"] >= number
+                and s["world_size"] == world_size
+                and s["round"] >= least_round
+            ),
+        )
+
+    def snapshots(self) -> list[Snapshot]:
+        return [self.catalog.read(number) for number in self.catalog.numbers()]
+
+    def failures(self) -> list[Failure]:
+        folder = self.store / "runs" / "r" / "failures" / "0"
+        return [Failure.from_bytes(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+
+    def saved(self) -> Path:
+        """The newest snapshot's content, as files."""
+        newest = self.catalog.newest()
+        assert newest is not None
+        folder = self.starling.folder / "saved" / str(newest.number)
+        restore(self.catalog, newest, folder, self.starling.folder / "aside")
+        return folder
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What the script itself wrote down whenever it started."""
+        lines = (self.saved() / "starts.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]

@@ -1,0 +1,41 @@
+"""A break within saving is told from the end of saving by how the script has saved before."""
+
+from __future__ import annotations
+
+from starling.trainer.script.rhythm import FIRST, LONGEST, Rhythm
+
+SETTLE = 2.0
+
+
+def saved_at(rhythm: Rhythm, *times: float) -> Rhythm:
+    for at in times:
+        rhythm.observe([at, at - 0.5])
+    return rhythm
+
+
+def test_without_experience_a_rest_is_several_times_the_least() -> None:
+    rhythm = Rhythm(SETTLE, since=100.0)
+    assert rhythm.rest() == FIRST * SETTLE
+    rhythm.observe([50.0, 99.0])
+    assert saved_at(rhythm, 200.0).rest() == FIRST * SETTLE, "what was there before, and how long it took to start"
+
+
+def test_a_rest_is_half_of_a_usual_break_between_two_savings() -> None:
+    assert saved_at(Rhythm(SETTLE, since=0.0), 10, 50, 90).rest() == (40 - 0.5) / 2
+
+
+def test_a_hiccup_within_one_saving_changes_little() -> None:
+    assert saved_at(Rhythm(SETTLE, since=0.0), 10, 50, 53, 90, 130).rest() > 15
+
+
+def test_a_script_that_saves_often_has_a_short_rest_but_never_less_than_settle() -> None:
+    assert saved_at(Rhythm(SETTLE, since=0.0), 10, 13, 16, 19).rest() == SETTLE
+
+
+def test_no_rest_is_longer_than_a_minute() -> None:
+    assert saved_at(Rhythm(SETTLE, since=0.0), 10, 3610, 7210).rest() == LONGEST
+
+
+def test_old_habits_are_forgotten() -> None:
+    rhythm = saved_at(Rhythm(SETTLE, since=0.0), 10, 1010)
+    assert saved_at(rhythm, *range(1020, 1080, 10)).rest() == (10 - 0.5) / 2
