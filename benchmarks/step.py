@@ -88,7 +88,8 @@ def measure(options: Options) -> Report:
 
 def in_processes(match: Match) -> Timings:
     """Play a match with one process a rank; rank 0's timings."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.taking_turns"])
     port = get_free_port()
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -43,6 +43,7 @@ class Driver:
         if started.returncode != 0:
             raise StarlingError(f"the run could not be started:\n{started.stdout}")
         try:
+            self._see_it_begin()
             self._play()
             self._see_it_end()
         finally:
@@ -50,6 +51,11 @@ class Driver:
             for chore in self._striker.chores:
                 chore.end()
             self._end_processes()
+
+    def _see_it_begin(self) -> None:
+        give_up_at = time.time() + END_PATIENCE
+        while self._look().step < 0 and time.time() < give_up_at and not self._is_over():
+            continue
 
     def _play(self) -> None:
         struck_at_step = 0

@@ -42,7 +42,7 @@ def losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 class Diary:
-    """A file of this process' own, one line for each thing it has done: `<epoch seconds> <world size> <rank> <what>`."""
+    """A file of this process' own, a line for each thing it has done: `<epoch seconds> <world size> <rank> <what>`."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / str(os.getpid())).open("a", buffering=1)

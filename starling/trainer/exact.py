@@ -38,9 +38,10 @@ class ExactReduction:
         """Begin a step: the virtual shards of this rank. Each must end with `backward`."""
         self._tree.clear()
         self._vector.begin_step()
-        for self._shard in owned_shards(self._comm.rank, self._comm.world_size, self._shards):
+        for shard in owned_shards(self._comm.rank, self._comm.world_size, self._shards):
+            self._shard = shard
             self._vector.begin_shard()
-            yield self._shard
+            yield shard
 
     def backward(
         self,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from starling.infra.store import Store
 
+PAGE = Path(__file__).parents[2] / "docs" / "rendezvous.md"
 SCRIPT = Path(__file__).with_name("torchrun_script.py")
 
 
@@ -63,3 +66,51 @@ def test_nodes_join_are_killed_and_finish(
     assert [process.wait(60) for process in others] == [0, 0]
     keys = [info.key for info in store.list("")]
     assert not any(store.get(key).data.startswith(b"\x80") for key in keys), "something pickled lies in the store"
+
+
+def block(kind: str) -> str:
+    """The page's only block of that kind, as it stands there."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def documented(folder_store: Store, tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Three nodes that run what the page says."""
+    (tmp_path / "train.py").write_text(block("python"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "STORE": folder_store.uri, "OMP_NUM_THREADS": "1"}
+    environment["TMPDIR"] = str(tmp_path)
+    nodes = []
+    for number in range(3):
+        with (tmp_path / f"node-{number}").open("wb") as log:
+            command = ["bash", "-c", f"exec {block('sh')}"]
+            nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path))
+    yield nodes
+    for node in nodes:
+        kill_node(node)
+
+
+def kill_node(node: subprocess.Popen[bytes]) -> None:
+    """Everything of it, as its machine's end would."""
+    if node.poll() is None:
+        below = psutil.Process(node.pid).children(recursive=True)
+        node.kill()
+        for process in below:
+            process.kill()
+    node.wait()
+
+
+def test_the_page_tells_what_works(documented: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    def said(what: str) -> list[int]:
+        return [n for n in range(3) if re.search(what, (tmp_path / f"node-{n}").read_text())]
+
+    wait_for(lambda: bool(said("on 3 nodes")), 120)
+    (first,) = [n for n in said("on 3 nodes") if documented[n].poll() is None]
+    kill_node(documented[first])
+    others = [node for number, node in enumerate(documented) if number != first]
+    assert [node.wait(120) for node in others] == [0, 0]
+    assert (tmp_path / "step").read_text() == "400"
+    assert said("on 2 nodes")
+    steps = [int(step) for n in range(3) for step in re.findall(r"step (\d+) on", (tmp_path / f"node-{n}").read_text())]
+    assert len(steps) <= 400 + 1, "more than the step of the loss was done twice"

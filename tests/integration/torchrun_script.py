@@ -17,7 +17,8 @@ marker.write_text(f"{int(value)} {os.environ['TORCHELASTIC_RESTART_COUNT']}")
 while not (out / "finish").exists():
     time.sleep(0.05)
     dist.all_reduce(value)
-    (out / f"pid-{dist.get_rank()}").write_text(str(os.getppid()))
+    (aside := out / f"new-{os.getpid()}").write_text(str(os.getppid()))
+    aside.replace(out / f"pid-{dist.get_rank()}")  # whole whenever it is looked at
     flag = torch.tensor([int((out / "finish").exists())])
     dist.all_reduce(flag)
     if flag.item():

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 
 def expendable(steps: Iterable[int], *, steps_per_epoch: int, keep: int) -> list[int]:
     """Committed checkpoints that may go: every epoch's stays, and so do the newest `keep` of the others.
+    With `steps_per_epoch` 0 there are no epochs.
 
     The newest checkpoint of all always stays.
     """
     ordered = sorted(steps)
-    between = [step for step in ordered if step % steps_per_epoch]
+    between = [step for step in ordered if not steps_per_epoch or step % steps_per_epoch]
     stale = between[: max(0, len(between) - keep)]
     return [step for step in stale if step != ordered[-1]]
 

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
@@ -51,13 +51,23 @@ class Origin:
     """What every manifest of a round says about where it comes from."""
 
     run: str
-    incarnation: int
-    round: int
-    world_size: int
-    steps_per_epoch: int
-    fingerprint: dict[str, Any]
-    code_sha256: str | None
-    keep: int
+    incarnation: int = 0
+    round: int = 0
+    """Names the parts: whoever saves a step again, and may not overwrite the parts of last time, counts it up."""
+    world_size: int = 1
+    steps_per_epoch: int = 0
+    """0: there are no epochs, and retention knows no checkpoint that must stay."""
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    code_sha256: str | None = None
+    keep: int = 3
+    """Newest checkpoints that stay, beside those at the ends of epochs."""
+
+    def epoch(self, step: int) -> int:
+        """Epochs finished at this step."""
+        return step // self.steps_per_epoch if self.steps_per_epoch else 0
+
+    def ends_epoch(self, step: int) -> bool:
+        return bool(self.steps_per_epoch) and step % self.steps_per_epoch == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,8 +190,8 @@ class Saver:
         parts = [self._await_part(state.step, index) for index in range(self._uploaders)]
         manifest = Manifest(
             step=state.step,
-            epoch=state.step // origin.steps_per_epoch,
-            epoch_end=state.step % origin.steps_per_epoch == 0,
+            epoch=origin.epoch(state.step),
+            epoch_end=origin.ends_epoch(state.step),
             created_at=time.time(),
             run=origin.run,
             incarnation=origin.incarnation,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from starling.infra.store.fault_file import FAULTS, write_rules
+from starling.infra.store.faults import Fault, FaultRule
 from tests.integration.runs.commands import Commands
 
 
@@ -132,3 +134,24 @@ def test_stop_and_resume(starling: Commands, undisturbed: str) -> None:
     result = starling.result()
     assert_same_bits(result, undisturbed)
     assert result["steps_redone"] == 0
+
+
+def test_a_node_stopped_between_rounds_hands_over_what_only_its_disk_has(
+    starling: Commands, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = tmp_path / "rules.json"
+    monkeypatch.setenv(FAULTS, str(rules))
+    write_rules(rules, [FaultRule(fault=Fault.UNAVAILABLE, operation="upload", times=None)])
+    starling.write_spec({}, min=2, max=2)
+    starling.run()
+    lost = other(starling.wait_training(2, least_step=14))
+    assert starling.status()["checkpoint"] is None
+    assert starling.type("interrupt", "r", "--node", lost, "--hard").returncode == 0
+    write_rules(rules, [])
+    assert starling.type("stop", "r").returncode == 0  # the survivor waits for a second node, and cannot train
+    stopped = starling.json("result", "r")
+    assert stopped["state"] == "stopped"
+    assert stopped["checkpoint"]["step"] >= 13, "the first epoch was on the survivor's disk only"
+    starling.brake.unlink()
+    assert starling.type("resume", "r", "--detach").returncode == 0
+    assert_same_bits(starling.result(), undisturbed)

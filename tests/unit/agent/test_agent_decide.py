@@ -175,6 +175,10 @@ def test_a_node_in_no_round_drains_briefly() -> None:
     assert d.drain_seconds(JOINING) == d.JOINING_DRAIN_SECONDS
 
 
+def test_a_script_gets_its_grace_period_besides() -> None:
+    assert d.drain_seconds(replace(TRAINING, grace=300.0)) == d.drain_seconds(TRAINING) + 300.0
+
+
 @pytest.mark.parametrize(("authorised", "margin"), [(100_000.0, 60.0), (NOW + 400 + 40, 44.0)])
 def test_the_authorised_time_leaves_room_for_the_drain(authorised: float, margin: float) -> None:
     wanted_at = 0.0 if margin == 60.0 else NOW

@@ -1,0 +1,105 @@
+"""Ways to get a state back from S3: ours, and s3fs. Each with a client that has not spoken to the server before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from benchmarks.saving import Place
+from starling.infra.store import open_store
+from starling.trainer.checkpoint.load import load_newest
+from starling.trainer.checkpoint.local import LocalCheckpoints
+from starling.trainer.checkpoint.manifest import Manifest
+from starling.trainer.checkpoint.saver import Origin, Saver
+from starling.trainer.state import TrainingState
+
+Tensors = dict[str, torch.Tensor]
+OURS, S3FS, S3FS_ONLY, LOCAL = "Starling", "s3fs, verified, as tensors", "s3fs, bytes only", "torch.load, local file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """One checkpoint in the store, and the same tensors in a local file of torch.save's."""
+
+    place: Place
+    prefix: str
+    manifest: Manifest
+    local: Path
+
+
+def store_state(place: Place, name: str, tensors: Tensors) -> Stored:
+    """Put tensors there, to be loaded."""
+    prefix = f"runs/{name}/checkpoints/"
+    commits: list[Manifest] = []
+    copies = LocalCheckpoints(place.disk / f"copies-{name}")
+    saver = Saver(
+        open_store(place.uri),
+        prefix,
+        copies,
+        Origin(run=name),
+        on_commit=lambda commit: commits.append(commit.manifest),
+    )
+    saver.save(TrainingState(step=1, tensors=tensors, scaler={}, schedule={}))
+    error = saver.flush()
+    saver.close()
+    if error is not None:
+        raise error
+    local = place.disk / f"{name}.pt"
+    torch.save(tensors, local)
+    return Stored(place=place, prefix=prefix, manifest=commits[0], local=local)
+
+
+def ways_to_load(stored: Stored) -> dict[str, Callable[[], Tensors | bytes]]:
+    """By name."""
+    return {
+        OURS: lambda: _ours(stored),
+        S3FS: lambda: _s3fs_verified(stored),
+        S3FS_ONLY: lambda: _s3fs(stored),
+        LOCAL: lambda: _local(stored),
+    }
+
+
+def seconds_of(load: Callable[[], Tensors | bytes]) -> float:
+    began = time.perf_counter()
+    loaded = load()
+    seconds = time.perf_counter() - began
+    del loaded  # before the next one asks for memory
+    return seconds
+
+
+def _ours(stored: Stored) -> Tensors:
+    def skipped(step: int, reason: str) -> None:
+        raise AssertionError(f"step {step} was passed over: {reason}")
+
+    loaded = load_newest(open_store(stored.place.uri), stored.prefix, skipped)
+    assert loaded is not None
+    return loaded[0].tensors
+
+
+def _s3fs_verified(stored: Stored) -> Tensors:
+    content = _s3fs(stored)
+    if hashlib.sha256(content).hexdigest() != stored.manifest.parts[0].sha256:
+        raise AssertionError("s3fs read something else than was written")
+    return safetensors.torch.load(content)
+
+
+def _s3fs(stored: Stored) -> bytes:
+    import s3fs
+
+    files = s3fs.S3FileSystem(endpoint_url=stored.place.endpoint_url, skip_instance_cache=True)
+    with files.open(f"{stored.place.bucket}/store/{stored.manifest.parts[0].key}") as file:
+        content: bytes = file.read()
+    return content
+
+
+def _local(stored: Stored) -> Tensors:
+    with io.FileIO(stored.local) as file:
+        tensors: Tensors = torch.load(file, weights_only=True)
+    return tensors
