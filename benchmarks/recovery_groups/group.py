@@ -21,6 +21,8 @@ from benchmarks.recovery_groups.diaries import World
 
 START_SECONDS = 90.0
 """A group that does not train after so long is broken."""
+ENDED_SECONDS = 5.0
+"""A job that has ended is not noticed before so long."""
 POLL = 0.1
 """Seconds between two looks at the diaries; times come from the diaries, so this adds nothing to them."""
 
@@ -113,9 +115,10 @@ class Group(ABC):
         kill(pids)
         while (world := diaries.world_of(diaries.read(self.diaries), left, killed_at)) is None:
             self.world = None
-            if not self.roots():
+            waited = time.time() - killed_at
+            if waited > ENDED_SECONDS and not self.roots():  # no sooner: looking costs time on the cores that recover
                 return Loss(seconds=None, ended=True)
-            if time.time() - killed_at > limit:
+            if waited > limit:
                 return Loss(seconds=None)
             time.sleep(POLL)
         self.world = world

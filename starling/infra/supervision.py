@@ -13,7 +13,7 @@ SCRIPT_MODULE = "starling.trainer.script"
 """Supervises a script of the user's (`command:` in the spec)."""
 
 JOIN_INTERVALS = 2
-"""Newcomers to a script are let in at its next snapshot, and without one after so many times `command.every`."""
+LEAST_JOIN_SECONDS = 60.0
 
 EXIT_VERDICT = 0
 """The run has a verdict."""
@@ -34,6 +34,11 @@ STOP = "stop"
 """The whole run must stop."""
 JOIN = "join"
 """Newcomers are to be let in; written by the supervisor only."""
+
+
+def join_seconds(every: float) -> float:
+    """How long newcomers to a script wait for it to save something, at most; `every`: seconds between snapshots."""
+    return max(JOIN_INTERVALS * every, LEAST_JOIN_SECONDS)
 
 
 def control_folder(work_dir: Path) -> Path:

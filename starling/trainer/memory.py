@@ -18,7 +18,7 @@ def big_memory(size: int, *, pinned: bool = False) -> torch.Tensor:
     first time costs several times what copying into it does. `pinned`: for fast copies from a GPU instead."""
     if pinned or size == 0:
         return torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
-    area = mmap.mmap(-1, size)
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has pages of its own
     if hasattr(mmap, "MADV_HUGEPAGE"):
         area.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(area, dtype=torch.uint8)

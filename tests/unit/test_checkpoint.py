@@ -12,17 +12,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from starling.infra.errors import StoreUnavailable
 from starling.infra.store import Store
 from starling.infra.store.faults import Fault, FaultRule, FaultyStore
-from starling.trainer.checkpoint.files import share, write_tensors
+from starling.trainer.checkpoint.files import DamagedFile, read_tensors, share, write_tensors
 from starling.trainer.checkpoint.load import load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
 from starling.trainer.checkpoint.retention import best_interval, expendable
 from starling.trainer.checkpoint.saver import Commit, Origin, Saver
-from starling.trainer.state import TrainingState
+from starling.trainer.checkpoint.staging import Staging
+from starling.trainer.state import TrainingState, capture, restore
 
 PREFIX = "runs/r/checkpoints/"
 
@@ -286,3 +288,133 @@ def test_a_saver_survives_an_error_that_nobody_foresaw(savers: Savers, monkeypat
 def test_a_full_disk_is_an_ordinary_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         write_tensors({"a": torch.zeros(3)}, tmp_path / "missing" / "a.safetensors")
+
+
+ODD = {
+    "b": torch.tensor([True, False, True]),
+    "a.bf16": torch.arange(5, dtype=torch.bfloat16),
+    "z": torch.tensor(3.5, dtype=torch.float64),
+    "nothing": torch.zeros(0, 7),
+    "i": torch.tensor([[1], [2]]),
+    "turned": torch.arange(6.0).view(2, 3).t(),
+    "bytes": torch.arange(9, dtype=torch.uint8),
+}
+
+
+def test_files_are_what_safetensors_writes_and_reads(tmp_path: Path) -> None:
+    write_tensors(ODD, tmp_path / "ours")
+    save_file({name: tensor.contiguous() for name, tensor in ODD.items()}, tmp_path / "theirs")
+    for found in (load_file(tmp_path / "ours"), read_tensors(tmp_path / "ours"), read_tensors(tmp_path / "theirs")):
+        assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
+            n: (t.dtype, t.shape) for n, t in ODD.items()
+        }
+        assert all(torch.equal(found[name], ODD[name]) for name in ODD)
+    assert (tmp_path / "ours").stat().st_size == (tmp_path / "theirs").stat().st_size
+
+
+def test_a_damaged_file_is_never_read(tmp_path: Path) -> None:
+    """Whatever its header says: an error, or tensors that lie inside the file."""
+    path = tmp_path / "file"
+    write_tensors({"a": torch.ones(3), "b": torch.zeros(2, 2)}, path)
+    whole = path.read_bytes()
+    for size in (0, 7, 8, 40, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DamagedFile, match="file"):
+            read_tensors(path)
+    for old, new in [(b"[0,12]", b"[4,16]"), (b"[0,12]", b"[0,99]"), (b"[0,12]", b"[-4,8]"), (b"[3]", b"[9]")]:
+        header = whole[8:].partition(b"}}")[0] + b"}}"
+        changed = header.replace(old, new)
+        path.write_bytes(len(changed).to_bytes(8, "little") + changed + bytes(28))
+        if new == b"[4,16]":
+            assert read_tensors(path)["a"].shape == (3,)
+            continue
+        with pytest.raises(DamagedFile):
+            read_tensors(path)
+    for header in (b"[]", b"nonsense", b'{"a": 1}', b'{"a": {"dtype": "F99", "shape": [], "data_offsets": [0, 0]}}'):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(DamagedFile, match="header"):
+            read_tensors(path)
+
+
+def test_a_type_that_the_format_does_not_know_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="complex64"):
+        write_tensors({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "file")
+
+
+def test_memory_for_copies_is_used_again_and_holds_what_was_copied() -> None:
+    staging = Staging(2)
+    slot = staging.take()
+    first = slot.copy(ODD)
+    assert all(torch.equal(first[name], ODD[name]) for name in ODD)
+    staging.give_back(slot)
+    changed = {name: tensor.clone().fill_(1) for name, tensor in ODD.items()}
+    again = staging.take().copy(changed)
+    assert again["turned"].data_ptr() == first["turned"].data_ptr(), "fresh memory is what costs"
+    assert all(torch.equal(again[name], changed[name]) for name in ODD)
+    other = staging.take().copy(ODD)
+    assert torch.equal(again["i"], changed["i"]), "a second copy must not touch the first"
+    assert torch.equal(other["i"], ODD["i"])
+
+
+def test_memory_follows_a_state_that_changes_its_shape() -> None:
+    slot = Staging(1).take()
+    slot.copy({"a": torch.zeros(3)})
+    grown = slot.copy({"a": torch.ones(5), "b": torch.ones(2)})
+    assert {name: tuple(tensor.shape) for name, tensor in grown.items()} == {"a": (5,), "b": (2,)}
+    assert slot.copy({}) == {}
+
+
+def test_training_may_change_a_state_that_is_being_saved(savers: Savers, folder_store: Store) -> None:
+    changing = state(10)
+    expected = changing.state_sha256()
+    for saver in savers.all:
+        saver.save(changing)
+    for tensor in changing.tensors.values():
+        tensor.zero_()
+    assert [saver.flush() for saver in savers.all] == [None, None, None]
+    assert read_manifest(folder_store, PREFIX, 10).state_sha256 == expected
+
+
+def test_a_damaged_part_is_named(savers: Savers, folder_store: Store) -> None:
+    savers.save(state(10))
+    key = read_manifest(folder_store, PREFIX, 10).parts[1].key
+    data = bytearray(folder_store.get(key).data)
+    data[-1] ^= 1
+    folder_store.put(key, bytes(data))
+    reasons: list[str] = []
+    assert load_newest(folder_store, PREFIX, lambda _, reason: reasons.append(reason)) is None
+    assert key in reasons[0]
+    assert "SHA-256" in reasons[0]
+
+
+def test_a_damaged_local_copy_is_replaced_when_its_step_is_saved_again(tmp_path: Path) -> None:
+    saved = state(4)
+    LocalCheckpoints(tmp_path).save(saved, saved.state_sha256())
+    (tmp_path / "0000000004" / "state.safetensors").write_bytes(b"damaged")
+    local = LocalCheckpoints(tmp_path)
+    assert local.load_newest() is None
+    local.save(saved, saved.state_sha256())
+    copy = local.load_newest()
+    assert copy is not None
+    assert copy[1] == saved.state_sha256()
+
+
+def test_a_state_comes_back_whatever_the_order_of_the_optimizers_groups() -> None:
+    def build() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        model = torch.nn.Linear(3, 2)
+        groups = [{"params": [model.bias], "lr": 0.1}, {"params": [model.weight]}]
+        return model, torch.optim.Adam(groups, lr=0.01)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        (model(torch.arange(6.0).view(2, 3)) ** 2).sum().backward()
+        optimizer.step()
+
+    model, optimizer = build()
+    step(model, optimizer)
+    saved = Staging(1).take().copy(capture(1, model, optimizer).tensors)
+    other, its_optimizer = build()
+    restore(TrainingState(step=1, tensors=saved, scaler={}, schedule={}), other, its_optimizer)
+    for each in ((model, optimizer), (other, its_optimizer)):
+        step(*each)
+    assert capture(2, model, optimizer).state_sha256() == capture(2, other, its_optimizer).state_sha256()

@@ -92,3 +92,36 @@ def test_every_world_size_gives_the_same_bits(world: int) -> None:
     (root,) = _reduce_in_one_process(leaves, world)
     assert torch.equal(root, alone.blocks[0].sum)
     assert not torch.equal(root, leaves.flip(0).cumsum(0)[-1]), "the data must be able to tell associations apart"
+
+
+class Pieces:
+    """A leaf that is still in pieces."""
+
+    def __init__(self, vector: torch.Tensor) -> None:
+        self._vector = vector
+
+    def new_vector(self) -> torch.Tensor:
+        return torch.full_like(self._vector, torch.nan)
+
+    def copy_to(self, vector: torch.Tensor) -> None:
+        vector.copy_(self._vector)
+
+    def add_to(self, vector: torch.Tensor) -> None:
+        vector.add_(self._vector)
+
+
+@given(st.integers(0, 8), st.integers(0, 8))
+def test_leaves_in_pieces_give_the_same_blocks(begin: int, length: int) -> None:
+    generator = torch.Generator().manual_seed(begin)
+    leaves = torch.randn(16, 9, generator=generator) * 10 ** torch.randn(16, 9, generator=generator)
+    leaves[:, 0] = -0.0
+    whole, pieces = TreeSum(), TreeSum()
+    for _ in range(2):  # the second time in memory of the first
+        whole.clear()
+        pieces.clear()
+        for shard in range(begin, begin + length):
+            whole.add(leaves[shard].clone(), shard)
+            pieces.add_leaf(Pieces(leaves[shard]), shard)
+        for one, other in zip(whole.blocks, pieces.blocks, strict=True):
+            assert (one.start, one.size) == (other.start, other.size)
+            assert torch.equal(one.sum.view(torch.int32), other.sum.view(torch.int32))

@@ -20,7 +20,7 @@ from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StarlingError, 
 from starling.infra.files import write_json
 from starling.infra.records import Failure, NodeIntent, RunRecord
 from starling.infra.store.base import Store
-from starling.infra.supervision import JOIN_INTERVALS, SCRIPT_MODULE, TRAINER_MODULE
+from starling.infra.supervision import SCRIPT_MODULE, TRAINER_MODULE, join_seconds
 
 JOIN_MARGIN_SECONDS = 120.0
 """For the round of a script to end and the next one to begin, once newcomers are let in."""
@@ -111,7 +111,7 @@ def _prepare(
     write_json(work.job_file, _job(intent, store.uri, address, spec, record.code_sha256, python_path, work.path))
     limits, command = spec["limits"], spec.get("command")
     # Newcomers may have to wait for the script to save, which is no idling.
-    wait = JOIN_INTERVALS * float(command["every"]) + JOIN_MARGIN_SECONDS if command else 0.0
+    wait = join_seconds(float(command["every"])) + JOIN_MARGIN_SECONDS if command else 0.0
     return Prepared(
         job_file=work.job_file,
         python_path=python_path,

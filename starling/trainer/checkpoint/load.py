@@ -25,7 +25,7 @@ TRIES = 3
 
 
 def load_newest(
-    store: Store, prefix: str, on_skip: Callable[[int, str], None]
+    store: Store, prefix: str, on_skip: Callable[[int, str], None] = lambda step, reason: None
 ) -> tuple[TrainingState, Manifest] | None:
     """The newest committed checkpoint whose every byte is what was saved; None if there is none.
 

@@ -11,7 +11,7 @@ from starling.infra.errors import StoreError
 from starling.infra.snapshots.catalog import Commit
 from starling.infra.snapshots.content import Disturbed
 from starling.infra.snapshots.listing import Listing
-from starling.infra.supervision import JOIN_INTERVALS
+from starling.infra.supervision import join_seconds
 from starling.trainer.script.ending import WritersSeen
 from starling.trainer.script.keeper import Keeper
 from starling.trainer.script.rhythm import Rhythm
@@ -137,5 +137,5 @@ class Snapshotter:
 
     def _let_in_at_last(self) -> None:
         since = self._newcomers_since
-        if since is not None and time.time() - since > JOIN_INTERVALS * self._job.every:
+        if since is not None and time.time() - since > join_seconds(self._job.every):
             self.let_in = True

@@ -89,10 +89,10 @@ class Commands:
             f"{world_size} nodes to train", lambda s: s["world_size"] == world_size and s["step"] >= least_step
         )
 
-    def result(self) -> dict[str, Any]:
+    def result(self, seconds: float = PATIENCE) -> dict[str, Any]:
         """Let go of the brake; the result once the run is over and its nodes and controllers are gone."""
         self.brake.unlink(missing_ok=True)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             status = self.status()
             alive = [node for node in status["nodes"] if node["pids"]]

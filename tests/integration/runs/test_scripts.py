@@ -10,6 +10,8 @@ import pytest
 from tests.integration.runs.commands import Commands
 from tests.integration.runs.scripts import EXAMPLES, ScriptRun
 
+SCRIPT_PATIENCE = 180.0
+"""These take their own time between steps, and import much at each start."""
 MENDED = Path(__file__).parents[2] / "support" / "mended_torchvision"
 
 
@@ -29,7 +31,7 @@ def test_a_plain_script_on_two_nodes_survives_a_notice_and_the_loss_of_its_rank_
     killed = rank0(status)
     assert killed != leaving
     assert starling.type("interrupt", "r", "--node", killed, "--hard").returncode == 0
-    result = starling.result()
+    result = starling.result(seconds=SCRIPT_PATIENCE)
     assert result["state"] == "done", result
     assert result["interruptions"] == 2
     assert {recovery["kind"] for recovery in result["recoveries"]} == {"notice", "hard"}
@@ -49,7 +51,7 @@ def test_lightning_resumes_where_it_was_saved(starling: Commands, monkeypatch: p
     starling.run()
     status = script.wait_snapshot(2)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--notice", "30").returncode == 0
-    result = starling.result()
+    result = starling.result(seconds=SCRIPT_PATIENCE)
     assert result["state"] == "done", starling.type("logs", "r").stdout
     began = printed(starling, "training starts at epoch")
     assert began[0] == "training starts at epoch 0, step 0"
@@ -68,7 +70,7 @@ def test_the_hugging_face_trainer_resumes_where_it_had_saved(
     starling.run()
     status = script.wait_snapshot(1)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--hard").returncode == 0
-    result = starling.result()
+    result = starling.result(seconds=SCRIPT_PATIENCE)
     assert result["state"] == "done", starling.type("logs", "r").stdout
     began = printed(starling, "training starts at step")
     assert began[0] == "training starts at step 0"
