@@ -18,10 +18,14 @@ from starling.trainer.checkpoint.load import load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import Manifest
 from starling.trainer.checkpoint.saver import Origin, Saver
+from starling.trainer.memory import big_memory, bytes_of
 from starling.trainer.state import TrainingState
 
 Tensors = dict[str, torch.Tensor]
-OURS, S3FS, S3FS_ONLY, LOCAL = "Starling", "s3fs, verified, as tensors", "s3fs, bytes only", "torch.load, local file"
+Loaded = Tensors | torch.Tensor | bytes
+OURS, OURS_ONLY = "Starling", "Starling, bytes only"
+S3FS, S3FS_ONLY = "s3fs, verified, as tensors", "s3fs, bytes only"
+LOCAL = "torch.load, local file"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,17 +60,18 @@ def store_state(place: Place, name: str, tensors: Tensors) -> Stored:
     return Stored(place=place, prefix=prefix, manifest=commits[0], local=local)
 
 
-def ways_to_load(stored: Stored) -> dict[str, Callable[[], Tensors | bytes]]:
+def ways_to_load(stored: Stored) -> dict[str, Callable[[], Loaded]]:
     """By name."""
     return {
         OURS: lambda: _ours(stored),
+        OURS_ONLY: lambda: _our_bytes(stored),
         S3FS: lambda: _s3fs_verified(stored),
         S3FS_ONLY: lambda: _s3fs(stored),
         LOCAL: lambda: _local(stored),
     }
 
 
-def seconds_of(load: Callable[[], Tensors | bytes]) -> float:
+def seconds_of(load: Callable[[], Loaded]) -> float:
     began = time.perf_counter()
     loaded = load()
     seconds = time.perf_counter() - began
@@ -81,6 +86,13 @@ def _ours(stored: Stored) -> Tensors:
     loaded = load_newest(open_store(stored.place.uri), stored.prefix, skipped)
     assert loaded is not None
     return loaded[0].tensors
+
+
+def _our_bytes(stored: Stored) -> torch.Tensor:
+    (part,) = stored.manifest.parts
+    memory = big_memory(part.size)
+    open_store(stored.place.uri).download_memory(part.key, bytes_of(memory))
+    return memory
 
 
 def _s3fs_verified(stored: Stored) -> Tensors:

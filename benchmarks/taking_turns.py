@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Match:
     pixels: int
     global_batch: int
     virtual_shards: int
+    plain_passes: int = 1
+    """In how many passes, gradients accumulated, the plain loop does its share of a batch."""
     stretch: int
     """Steps in a turn."""
     turns: int
@@ -138,7 +141,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 
 class PlainLoop:
-    """What one would write without us: the whole share of the batch at once, DistributedDataParallel if need be."""
+    """What one would write without us, with DistributedDataParallel if need be."""
 
     def __init__(self, match: Match, comm: Comm, task: InMemoryImages) -> None:
         self._task = task
@@ -146,6 +149,7 @@ class PlainLoop:
         per_shard = match.global_batch // match.virtual_shards
         mine = owned_shards(comm.rank, comm.world_size, match.virtual_shards)
         self._share = slice(mine.start * per_shard, mine.stop * per_shard)
+        self._passes = match.plain_passes
         model = task.build_model()
         self._model = DistributedDataParallel(model) if comm.world_size > 1 else model
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
@@ -163,12 +167,19 @@ class PlainLoop:
         begin = self._step * self._batch % len(self._task)
         indices = self._order[begin : begin + self._batch][self._share]
         self._optimizer.zero_grad()
-        logits = self._model(normalised(self._task.images[indices]))
-        loss = torch.nn.functional.cross_entropy(logits, self._task.labels[indices])
-        loss.backward()
+        *before, last = indices.chunk(self._passes)
+        with self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext():
+            for part in before:
+                self._one_pass(part)
+        self._one_pass(last)
         self._optimizer.step()
-        loss.item()
         self._step += 1
+
+    def _one_pass(self, indices: torch.Tensor) -> None:
+        logits = self._model(normalised(self._task.images[indices]))
+        loss = torch.nn.functional.cross_entropy(logits, self._task.labels[indices]) / self._passes
+        loss.backward()
+        loss.item()
 
 
 class Turns(StepCounter):

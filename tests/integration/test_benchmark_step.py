@@ -19,10 +19,12 @@ def test_a_small_run_compares_every_world_size() -> None:
     assert all(0.1 < value < 100 for value in ratios.values()), ratios
     assert found["ratio_cpu_exact_w1_vs_bare"] > 1, "eight small passes cannot be cheaper than one large one"
     (table,) = found["tables"]
-    assert [(row[0], row[1]) for row in table["rows"]] == [
-        ("plain", "1"),
-        ("plain", "4"),
-        ("exact", "1"),
-        ("exact", "2"),
-        ("exact", "4"),
+    assert [tuple(row[:4]) for row in table["rows"]] == [
+        ("plain", "1", "64", "1 / 1"),
+        ("plain", "4", "64", "1 / 1"),
+        ("exact", "1", "64", "8 / 1"),
+        ("exact", "2", "64", "4 / 1"),
+        ("exact", "4", "64", "2 / 1"),
+        ("exact", "4", "64", "2 / 2"),
+        ("exact", "4", "256", "2 / 1"),
     ]

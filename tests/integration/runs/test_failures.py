@@ -21,9 +21,10 @@ def test_a_task_that_raises_fails_the_run_with_its_own_traceback(starling: Comma
 
 
 def test_a_task_that_cannot_be_imported_fails_the_run_at_once(starling: Commands) -> None:
-    (starling.folder / "code" / "probe.py").write_text("import no_such_module\n")
+    probe = starling.folder / "code" / "probe.py"
+    probe.write_text(f"import no_such_module\n{probe.read_text().replace('from __future__ import annotations', '')}")
     done = starling.type("run", str(starling.spec), "--name", "r")
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stdout + done.stderr
     assert "no_such_module" in done.stdout + done.stderr
     starling.result()
 
