@@ -10,7 +10,7 @@ from starling.cli.output import note
 from starling.infra.errors import ProviderError
 from starling.infra.home import starling_home
 from starling.infra.providers.base import Machine, Provider
-from starling.infra.records import Event
+from starling.infra.records import Event, Verdict
 from starling.infra.store import Store, open_store
 from starling.orchestrator.provisioning import provider_for
 from starling.orchestrator.reading import RunReader
@@ -55,6 +55,10 @@ class OpenRun:
                 note(f"machines are not shown: {error}")
             self._complained = True
             return []
+
+    def verdict(self) -> Verdict | None:
+        """Of the current incarnation."""
+        return self._reader.verdict(self._reader.record())
 
     def events(self) -> list[Event]:
         """Oldest first."""

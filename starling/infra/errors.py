@@ -11,6 +11,7 @@ StarlingError
 │   └── StoreUnavailable        retries are used up: try later
 ├── ProviderError               a machine could not be bought, listed or released
 │   └── NoCapacity              this offer cannot be had now: take another offer or wait
+├── NoRoom                      this machine's own disk is full: another machine may have room
 └── ImdsUnavailable             the node's metadata service gave no sensible answer: ask again, report if it lasts
 """
 
@@ -63,6 +64,10 @@ class ProviderError(StarlingError):
 
 class NoCapacity(ProviderError):
     """The offer cannot be had at present."""
+
+
+class NoRoom(StarlingError):
+    """This machine's own disk has not got the room that is needed."""
 
 
 class ImdsUnavailable(StarlingError):

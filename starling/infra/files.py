@@ -12,8 +12,12 @@ from typing import Any
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` so that a reader sees the old or the new content, never half of it."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    try:
+        aside.write_bytes(data)
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # a full disk would otherwise fill up with what was left of each try
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

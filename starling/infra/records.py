@@ -132,6 +132,8 @@ class Progress(Record):
     nobody knows, that it printed something or changed its folder."""
     snapshot: int | None = None
     """Of a script of the user's: the newest snapshot this node knows of."""
+    started: bool = True
+    """False while no script has been started on this node yet: its folder is still being filled."""
 
 
 class NodeEnd(Record):

@@ -100,10 +100,13 @@ class RunReader:
                 continue  # pruned since the listing, or damaged: the one before it counts
         return None
 
-    def snapshot(self) -> Snapshot | None:
-        """The newest snapshot of a script's folder whose record can be read; what it was read from is kept."""
-        catalog = Catalog(self._store, self._run)
+    def snapshot(self, verdict: Verdict | None) -> Snapshot | None:
+        """The newest snapshot of a script's folder whose record can be read, up to the one that the verdict names; what
+        it was read from is kept."""
+        catalog, upto = Catalog(self._store, self._run), final_snapshot(verdict)
         for number in reversed(catalog.numbers()):
+            if upto is not None and number > upto:
+                continue
             if self._snapshot is not None and self._snapshot.number == number:
                 return self._snapshot
             try:
@@ -118,7 +121,7 @@ class RunReader:
         facts, newest = self.facts(machines), self.manifest()
         key, manifest = newest if newest is not None else (None, None)
         uri = object_uri(self._store.uri, key) if key is not None else None
-        snapshot = self.snapshot() if facts.spec.command is not None else None
+        snapshot = self.snapshot(facts.verdict) if facts.spec.command is not None else None
         return View(
             facts=facts,
             events=tuple(self.events()),
@@ -155,6 +158,12 @@ class RunReader:
                 return  # removed between the listing and now
             self._seen[key] = known
         _take(known[1], kind, name, into)
+
+
+def final_snapshot(verdict: Verdict | None) -> int | None:
+    """The number of the snapshot that a run of a script ended with. A later one is by a node that had been cut off."""
+    number = (verdict.result or {}).get("snapshot") if verdict is not None else None
+    return int(number) if number is not None else None
 
 
 def _take(data: bytes, kind: type[R], name: str, into: dict[str, R]) -> None:

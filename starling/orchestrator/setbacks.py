@@ -81,7 +81,8 @@ def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
 
 def _quick(node: NodeFacts) -> bool:
     """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word."""
-    trained = node.status is not None and node.status.progress is not None
+    progress = node.status.progress if node.status is not None else None
+    trained = progress is not None and progress.started
     if node.ended_at is None or trained or node.announced or node.counts:
         return False
     gave_up = node.status is not None and node.status.ended is not None

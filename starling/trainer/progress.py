@@ -60,6 +60,7 @@ class ProgressFile:
             loss=loss,
             step_seconds=since / done if done else None,
             checkpoint_step=checkpoint_step,
+            started=True,
             **self._fixed,
         )
         self._write(progress)

@@ -84,8 +84,8 @@ def _look_below(root: Path, here: Path, found: Listing) -> None:
         return
     for entry in inside:
         path = Path(entry.path).relative_to(root).as_posix()
-        if complaint := _name_complaint(path):
-            found.left_out[path.encode(errors="backslashreplace").decode()] = complaint
+        if not _is_utf8(path):
+            found.left_out[path.encode(errors="backslashreplace").decode()] = "its name is not UTF-8"
             continue
         try:
             _take(root, Path(entry.path), path, entry.stat(follow_symlinks=False), found)
@@ -106,6 +106,8 @@ def _take(root: Path, entry: Path, path: str, status: os.stat_result, found: Lis
         target = _target_inside(root, entry)
         if target is None:
             found.left_out[path] = "a link that leads out of the folder"
+        elif not _is_utf8(target):
+            found.left_out[path] = "what it links to is not UTF-8"
         else:
             found.links[path] = target
     else:
@@ -120,9 +122,10 @@ def _target_inside(root: Path, link: Path) -> str | None:
     return os.path.relpath(target, link.parent)
 
 
-def _name_complaint(path: str) -> str | None:
+def _is_utf8(path: str) -> bool:
+    """Whether a record, which is JSON, can hold it."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    return None
+        return False
+    return True

@@ -42,6 +42,8 @@ class Snapshot(Record):
     at: float
     why: str
     """interval, join, done, stop, leave, lost, failure: what it was made for."""
+    incarnation: int = 0
+    """Of the run; with `round` it tells whose snapshot is the later one, whatever their numbers are."""
     round: int
     node: str
     files: tuple[SnapshotFile, ...]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-from starling.infra.errors import ObjectCorrupt, ObjectNotFound
+from starling.infra.errors import NoRoom, ObjectCorrupt, ObjectNotFound, StoreUnavailable
 from starling.infra.snapshots.catalog import Catalog
 from starling.infra.snapshots.content import KnownFiles
 from starling.infra.snapshots.listing import Listing, look
@@ -15,17 +18,30 @@ from starling.infra.snapshots.records import Snapshot, SnapshotFile
 from starling.infra.store.checksums import sha256_of
 
 _DOWNLOADS = 8
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DamagedFiles(ObjectCorrupt):
+    """Files of a snapshot that this reader could not get as they were written, though it tried twice."""
+
+    def __init__(self, message: str, sha256s: frozenset[str]) -> None:
+        super().__init__(message)
+        self.sha256s = sha256s
 
 
 def restore(catalog: Catalog, snapshot: Snapshot, folder: Path, aside: Path, known: KnownFiles | None = None) -> int:
     """Make `folder` hold exactly what the snapshot holds; return how many bytes were downloaded for that.
 
     `aside` is scratch space on the same file system. Files that the folder holds already are taken over, after their
-    hash was checked (or is `known` to be right); the others are downloaded and verified. Raises ObjectNotFound,
-    ObjectCorrupt (after removing a damaged file from the store, so that nobody relies on it again), StoreError,
-    OSError; `folder` is as before then.
+    hash was checked (or is `known` to be right); the others are downloaded and verified. Raises DamagedFiles, NoRoom
+    if this machine's disk is full, StoreError, OSError; `folder` is as before then.
     """
     known = known or KnownFiles()
+    with _full_disk_named(folder):
+        return _restore(catalog, snapshot, folder, aside, known)
+
+
+def _restore(catalog: Catalog, snapshot: Snapshot, folder: Path, aside: Path, known: KnownFiles) -> int:
     present = look(folder)
     held = _held_already(folder, snapshot, present, known)
     downloaded = 0
@@ -47,6 +63,18 @@ def swap(folder: Path, fresh: Path, old: Path) -> None:
         folder.rename(old)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(folder)
+
+
+@contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    """Restoring only reads the store: a disk that is full is this machine's, however the store names it."""
+    try:
+        yield
+    except (StoreUnavailable, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            raise NoRoom(f"{folder} cannot hold the snapshot: {cause.strerror}; free some space there") from error
+        raise
 
 
 def _held_already(folder: Path, snapshot: Snapshot, present: Listing, known: KnownFiles) -> set[str]:
@@ -85,7 +113,10 @@ def _build(catalog: Catalog, snapshot: Snapshot, old: Path, held: set[str], fres
             sources[file.sha256] = fresh / file.path
     wanted = {file.sha256: file for file in snapshot.files if file.sha256 not in sources}
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        list(pool.map(lambda file: _download(catalog, file, fresh / file.path), wanted.values()))
+        complaints = list(pool.map(lambda file: _download(catalog, file, fresh / file.path), wanted.values()))
+    damaged = {file.sha256: said for file, said in zip(wanted.values(), complaints, strict=True) if said is not None}
+    if damaged:
+        raise DamagedFiles("; ".join(damaged.values()), frozenset(damaged))
     sources |= {sha256: fresh / file.path for sha256, file in wanted.items()}
     for file in snapshot.files:
         if not (fresh / file.path).exists():
@@ -103,14 +134,13 @@ def _paths(snapshot: Snapshot) -> list[str]:
     return [*(file.path for file in snapshot.files), *snapshot.links]
 
 
-def _download(catalog: Catalog, file: SnapshotFile, path: Path) -> None:
+def _download(catalog: Catalog, file: SnapshotFile, path: Path) -> str | None:
+    """What is wrong with the file, if something is: all are named at once, so that all can be mended at once."""
     try:
         try:
             catalog.download(file.sha256, path)
         except ObjectCorrupt:
             catalog.download(file.sha256, path)  # perhaps it was the way here that did the damage
-    except ObjectCorrupt as error:
-        catalog.discard_file(file.sha256)
-        raise ObjectCorrupt(f"{file.path}: {error}") from error
-    except ObjectNotFound as error:
-        raise ObjectNotFound(f"{file.path}: {error}") from error
+    except (ObjectCorrupt, ObjectNotFound) as error:
+        return f"{file.path}: {error}"
+    return None

@@ -1,7 +1,7 @@
 """`python -m starling.trainer.script --job job.json`: supervises a script of the user's on one node.
 
-Exit codes: 0 the run has a verdict, 10 this node was asked to leave and what counts is committed; anything else is a
-crash.
+Exit codes: 0 the run has a verdict, 10 this node was asked to leave and what counts is committed, 11 this node is
+unfit (reason in unfit.txt); anything else is a crash.
 """
 
 from __future__ import annotations

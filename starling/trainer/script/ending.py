@@ -36,29 +36,34 @@ class WritersSeen:
     written: str | None
 
 
-def end_processes(
-    processes: ScriptProcesses, keeper: Keeper, seconds: float | None, seen: WritersSeen | None
-) -> Ending:
-    """End everything the script started. `seconds`: SIGTERM, and so long to end; None: no signal, as the round is
-    broken or done. What the folder did is looked at only with `seen`, which is on the node of rank 0."""
+def end_processes(processes: ScriptProcesses, keeper: Keeper, until: float | None, seen: WritersSeen | None) -> Ending:
+    """End everything the script started. `until`: SIGTERM, and time to end until then (by `time.monotonic`), but
+    `LEAST_GRACE_SECONDS` in any case; None: no signal, as the round is broken or done. What the folder did is looked
+    at only with `seen`, which is on the node of rank 0."""
     folder, logs, leads = keeper.job.folder, keeper.job.logs, seen is not None
-    if leads and (seconds is not None or set(processes.exit_codes().values()) == {0}):
-        _let_save(processes, keeper, min(SAVING_SECONDS, (seconds or 2 * SAVING_SECONDS) / 2))
+    if leads and until is not None:
+        _let_save(processes, keeper, min(SAVING_SECONDS, (until - time.monotonic()) / 2))
+    elif leads and processes.finished():
+        _let_save(processes, keeper, max(SAVING_SECONDS, keeper.job.grace))  # nobody is in a hurry
     before = keeper.look() if leads else Listing()
     began = time.time()
     written_before = processes.writes(folder, logs) if leads else None
     newest = before.newest_change(logs)
-    if seen is not None and set(processes.exit_codes().values()) - {0, None}:
+    # One may have failed without having been asked: as the scripts of other nodes heard SIGTERM a little earlier, say.
+    failed = processes.failed()
+    if seen is not None and failed:
         written_before = written_before or _last_written(seen, newest)
-    if seconds is not None:
+    if until is None:
+        processes.wait(ALONE_SECONDS)
+    else:
         processes.terminate()
-    processes.wait(ALONE_SECONDS if seconds is None else seconds)
+        processes.wait(max(LEAST_GRACE_SECONDS, until - time.monotonic()))
     codes = tuple(processes.exit_codes().values())
     written_last = processes.writes(folder, logs) if leads else None
     processes.kill()
     after = keeper.look() if leads else Listing()
     return Ending(
-        asked=seconds is not None,
+        asked=until is not None and not failed,
         exit_codes=codes,
         quiet=began - newest[0] if newest is not None else None,
         written_before=written_before,

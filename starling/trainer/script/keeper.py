@@ -6,14 +6,14 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starling.infra.errors import StoreError
-from starling.infra.snapshots.catalog import Catalog, Commit
+from starling.infra.snapshots.catalog import Catalog, Commit, Superseded
 from starling.infra.snapshots.content import Disturbed, KnownFiles, read_content
 from starling.infra.snapshots.listing import Listing, look
 from starling.infra.snapshots.records import Snapshot
-from starling.infra.snapshots.restore import restore
+from starling.infra.snapshots.restore import DamagedFiles, restore
 from starling.infra.store import Store
 from starling.trainer.script.job import ScriptJob
 
@@ -21,6 +21,10 @@ RETRY = 2.0
 """Seconds between two tries with a store that does not answer."""
 
 log = logging.getLogger(__name__)
+
+
+class GaveUp(Exception):
+    """What a script left could not be snapshotted in time; the message says why."""
 
 
 class Keeper:
@@ -33,15 +37,27 @@ class Keeper:
         """The newest snapshot that this node has made, or has made its folder equal to."""
         self.newest_listing = Listing()
         """What the folder held then."""
+        self._damaged: set[str] = set()
         self._known = KnownFiles()
         self._guard = threading.Lock()
         self._scratch = job.work_dir / "snapshots"
+
+    def stored(self, passed_over: Callable[[int, str], None]) -> Snapshot | None:
+        """The newest snapshot in the store that is whole as far as anybody has told this node."""
+        return self.catalog.newest(passed_over, self._damaged)
+
+    def distrust(self, sha256s: Iterable[str]) -> None:
+        """These files were found damaged in the store, by this node or by another one: whatever commits them next
+        uploads them again."""
+        self._damaged.update(sha256s)
+        self._known.forget()
 
     def look(self) -> Listing:
         return look(self.job.folder)
 
     def restore(self, snapshot: Snapshot | None) -> int:
-        """Make the folder equal to a snapshot, or remove it; returns the bytes that were downloaded."""
+        """Make the folder equal to a snapshot, or remove it; returns the bytes that were downloaded. Raises
+        DamagedFiles, which are distrusted from then on, NoRoom, StoreError, OSError."""
         folder = self.job.folder
         self._scratch.mkdir(parents=True, exist_ok=True)
         self.job.directory.mkdir(parents=True, exist_ok=True)
@@ -50,7 +66,11 @@ class Keeper:
             if folder.exists():
                 shutil.rmtree(folder)
         else:
-            downloaded = restore(self.catalog, snapshot, folder, self._scratch / "restore", self._known)
+            try:
+                downloaded = restore(self.catalog, snapshot, folder, self._scratch / "restore", self._known)
+            except DamagedFiles as error:
+                self.distrust(error.sha256s)
+                raise
         self.newest, self.newest_listing = snapshot, self.look()
         return downloaded
 
@@ -62,7 +82,7 @@ class Keeper:
         self, listing: Listing, why: str, round_number: int, *, copied: bool, halted: Callable[[], bool] = lambda: False
     ) -> Commit:
         """Snapshot what was listed. `copied`: the script runs, so copies are made first, and nothing may have changed
-        (but logs) by the time they are. Raises Disturbed, StoreError, OSError.
+        (but logs) by the time they are. Raises Disturbed, Superseded, StoreError, OSError.
         """
         began = time.monotonic()
         copies = self._scratch / "copies"
@@ -81,7 +101,14 @@ class Keeper:
                 if (changed := listing.difference(self.look(), self.job.logs)) is not None:
                     raise Disturbed(f"{changed} changed while it was copied")
                 done = self.catalog.commit(
-                    content, why=why, round_number=round_number, node=self.job.node, began=began, halted=halted
+                    content,
+                    why=why,
+                    incarnation=self.job.incarnation,
+                    round_number=round_number,
+                    node=self.job.node,
+                    began=began,
+                    damaged=self._damaged,
+                    halted=halted,
                 )
             except Disturbed:
                 self._known.forget()
@@ -89,18 +116,20 @@ class Keeper:
             finally:
                 shutil.rmtree(copies, ignore_errors=True)
             self._known.learn(content.files, listing)
+            self._damaged.difference_update(file.sha256 for file in content.files)
             self.newest, self.newest_listing = done.snapshot, listing
             return done
 
-    def commit_for_good(self, why: str, round_number: int, give_up: Callable[[], bool]) -> Commit | None:
-        """`commit` of a folder nobody writes to any more, trying again while the store is away; None if given up."""
+    def commit_for_good(self, why: str, round_number: int, give_up: Callable[[], bool]) -> Commit:
+        """`commit` of a folder nobody writes to any more, trying again while the store is away or full. Raises
+        GaveUp, Superseded."""
         while True:
             try:
                 return self.commit(self.look(), why, round_number, copied=False)
-            except (StoreError, Disturbed) as error:
+            except (StoreError, Disturbed, OSError) as error:
                 log.warning("the snapshot could not be made, trying again: %s", error)
-            if give_up():
-                return None
+                if give_up():
+                    raise GaveUp(f"the store did not take it in time: {error}") from error
             time.sleep(RETRY)
 
     def outlived(self, stored: Snapshot | None) -> bool:
@@ -112,13 +141,21 @@ class Keeper:
         return not self.is_new(self.look(), with_logs=False)
 
     def repeat(self, round_number: int) -> Commit:
-        """Commit the folder again, with all files that the store has not got (any more)."""
+        """Commit the folder again, with all files that the store has not got, or only damaged. Raises like
+        `commit`."""
         self._known.forget()
         return self.commit(self.look(), "repair", round_number, copied=False)
 
-    def retire(self) -> None:
-        """Delete what is older than `keep` snapshots; a store that is away keeps it until next time."""
+    def retire(self, round_number: int) -> None:
+        """Delete what is older than `keep` snapshots; a store that is away keeps it until next time.
+
+        Nothing is deleted while there are files that only this node, for all we know, finds damaged: what it passed
+        over, and made newer snapshots instead of, may be whole.
+        """
+        if self._damaged:
+            log.warning("old snapshots are kept: files of newer ones were found damaged")
+            return
         try:
-            self.catalog.retire(self.job.keep)
-        except StoreError as error:
+            self.catalog.retire(self.job.keep, incarnation=self.job.incarnation, round_number=round_number)
+        except (StoreError, Superseded) as error:
             log.warning("old snapshots could not be deleted: %s", error)

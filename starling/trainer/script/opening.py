@@ -11,9 +11,11 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StoreUnavailable
 from starling.infra.records import Record
+from starling.infra.snapshots.catalog import Superseded
 from starling.infra.snapshots.records import Snapshot
+from starling.infra.snapshots.restore import DamagedFiles
 from starling.trainer.script.keeper import RETRY, Keeper
-from starling.trainer.script.round import DAMAGED, Round, RoundOver
+from starling.trainer.script.round import DAMAGED, PEER_LOST, Round, RoundOver
 from starling.trainer.script.telling import Teller
 from starling.trainer.script.words import RoundEnd, RoundGo, RoundReady, RoundStart
 
@@ -26,10 +28,14 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 
+class NothingWhole(Exception):
+    """The run has snapshots, and this node can read none of them: its memory or disk may be what is broken."""
+
+
 def open_round(this: Round, keeper: Keeper, teller: Teller) -> tuple[RoundStart, int | None]:
     """Returns what the round starts from, and the port at which the scripts meet (None: the one of the rendezvous).
 
-    Raises RoundOver if the round ends before everybody is ready.
+    Raises RoundOver if the round ends before everybody is ready, NoRoom if this node's disk is too small, NothingWhole.
     """
     if this.leads:
         snapshot = _patiently(this, lambda: _lead(this, keeper, teller))
@@ -53,21 +59,34 @@ def open_round(this: Round, keeper: Keeper, teller: Teller) -> tuple[RoundStart,
 
 
 def _lead(this: Round, keeper: Keeper, teller: Teller) -> Snapshot | None:
-    """Fill rank 0's folder with the newest snapshot that is whole."""
+    """Fill rank 0's folder with the newest snapshot that is whole. To begin afresh if there are only others would be to
+    lose the run."""
     while True:
-        newest = keeper.catalog.newest(teller.passed_over)
+        newest = keeper.stored(teller.passed_over)
         if keeper.outlived(newest):
-            commit = keeper.repeat(this.number)
-            teller.committed(commit)
-            newest = commit.snapshot
+            newest = _repeat(this, keeper, teller)
+        if newest is None and (numbers := keeper.catalog.numbers()):
+            raise NothingWhole(
+                f"none of the {len(numbers)} snapshots of {keeper.job.run} can be read whole; "
+                "they were left as they are"
+            )
         try:
             downloaded = keeper.restore(newest)
-        except (ObjectCorrupt, ObjectNotFound) as error:
+        except DamagedFiles as error:
             assert newest is not None
             teller.passed_over(newest.number, str(error))
-            continue  # without the damaged file the snapshot does not count any more
+            continue  # with a damaged file the snapshot does not count any more
         log.info("the folder holds snapshot %s, %d bytes downloaded", newest and newest.number, downloaded)
         return newest
+
+
+def _repeat(this: Round, keeper: Keeper, teller: Teller) -> Snapshot:
+    try:
+        commit = keeper.repeat(this.number)
+    except Superseded as error:
+        raise RoundOver(RoundEnd(cause=PEER_LOST, node=this.node)) from error
+    teller.committed(commit)
+    return commit.snapshot
 
 
 def _follow(this: Round, keeper: Keeper, start: RoundStart) -> None:
@@ -77,7 +96,8 @@ def _follow(this: Round, keeper: Keeper, start: RoundStart) -> None:
         downloaded = keeper.restore(snapshot)
     except (ObjectCorrupt, ObjectNotFound) as error:
         log.error("snapshot %s is damaged: %s", start.snapshot, error)
-        end = this.words.end(RoundEnd(cause=DAMAGED, node=this.node))
+        damaged = tuple(sorted(error.sha256s)) if isinstance(error, DamagedFiles) else ()
+        end = this.words.end(RoundEnd(cause=DAMAGED, node=this.node, damaged=damaged))
         raise RoundOver(end) from error
     log.info("the folder holds snapshot %s, %d bytes downloaded", start.snapshot, downloaded)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from subprocess import Popen
 
@@ -31,6 +31,14 @@ class ScriptProcesses:
         """Of every local rank's main process; None while it runs."""
         return {local_rank: process.poll() for local_rank, process in self._processes.items()}
 
+    def failed(self) -> bool:
+        """Whether one has ended, and not with 0."""
+        return bool(set(self.exit_codes().values()) - {0, None})
+
+    def finished(self) -> bool:
+        """Whether all have ended with 0."""
+        return set(self.exit_codes().values()) == {0}
+
     def terminate(self) -> None:
         """SIGTERM. To a Python script's main process only: its data loaders must live on while it saves."""
         for process in self._processes.values():
@@ -41,10 +49,10 @@ class ScriptProcesses:
             else:
                 process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    def wait(self, seconds: float) -> None:
         """Until all main processes have ended, at most so long."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and None in self.exit_codes().values() and not given_up():
+        while time.monotonic() < until and None in self.exit_codes().values():
             time.sleep(0.02)
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,16 +14,20 @@ from starling.infra.supervision import PROGRESS
 
 EVERY = 0.5
 
+log = logging.getLogger(__name__)
+
 
 class ScriptProgress:
     """Writes progress.json for the agent, from a thread: restoring and committing may take long."""
 
-    def __init__(self, work_dir: Path, *, round_number: int, rank: int, world_size: int) -> None:
+    def __init__(self, work_dir: Path, *, round_number: int, rank: int, world_size: int, started: bool) -> None:
+        """`started`: whether this node has run a script in an earlier round."""
         self._path = work_dir / PROGRESS
         self._fixed = {"round": round_number, "rank": rank, "world_size": world_size}
         self.active_at: Callable[[], float] = time.time
         """When the script last showed life; now, while there is no script to wait for."""
         self.snapshot: Callable[[], int | None] = lambda: None
+        self.started = started
         self._over = threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
@@ -45,6 +50,10 @@ class ScriptProgress:
             epoch=0,
             active_at=self.active_at(),
             snapshot=self.snapshot(),
+            started=self.started,
             **self._fixed,
         )
-        write_atomically(self._path, progress.to_bytes())
+        try:
+            write_atomically(self._path, progress.to_bytes())
+        except OSError as error:  # a disk that is full for a moment: silence for good would look like a stall
+            log.warning("the script's progress cannot be written down, trying again: %s", error)

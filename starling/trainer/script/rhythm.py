@@ -6,18 +6,19 @@ of saving. But scripts save regularly, and the breaks between two savings are mu
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from statistics import median
 
-REMEMBERED = 5
-"""Breaks between savings that are kept in mind."""
+ENOUGH = 6
+"""Breaks that must have been seen before a rest may be shorter than `FIRST` times `settle`."""
 FIRST = 3.0
-"""Times `settle`: how long a rest must be while no break between two savings has been seen."""
+"""Times `settle`: how long a rest must be, at least, while little is known of the script."""
 SHARE = 0.5
-"""Of a usual break between two savings: how long a rest must be afterwards."""
+"""Of the longest break that is kept in mind: how long a rest must be."""
 LONGEST = 60.0
 """Seconds; no rest need be longer."""
+MEMORY = 4.0
+"""Times its own length (that counts up to `LONGEST / SHARE` seconds): how long a break is kept in mind. So the break
+before a saving is, through the whole of it, however many pauses that has; a break longer than usual is not for ever."""
 
 
 class Rhythm:
@@ -28,7 +29,9 @@ class Rhythm:
         self._settle = settle
         self._since = since
         self._newest: float | None = None
-        self._breaks: deque[float] = deque(maxlen=REMEMBERED)
+        self._breaks: list[tuple[float, float]] = []
+        """(when it ended, its length) of those that are kept in mind, oldest first."""
+        self._seen = 0
 
     def observe(self, changes: Iterable[float]) -> None:
         """Take in when each file of the folder was changed last."""
@@ -36,11 +39,17 @@ class Rhythm:
         if not later:
             return
         if self._newest is not None and min(later) - self._newest >= self._settle:
-            self._breaks.append(min(later) - self._newest)
+            self._breaks.append((min(later), min(later) - self._newest))
+            self._seen += 1
         self._newest = max(later)
+        self._breaks = [(end, length) for end, length in self._breaks if self._newest - end <= _kept_for(length)]
 
     def rest(self) -> float:
         """Seconds without a change after which the folder counts as whole."""
-        if not self._breaks:
-            return FIRST * self._settle
-        return max(self._settle, min(SHARE * median(self._breaks), LONGEST))
+        least = self._settle if self._seen >= ENOUGH else FIRST * self._settle
+        longest = max((length for _, length in self._breaks), default=0.0)
+        return max(least, min(SHARE * longest, LONGEST))
+
+
+def _kept_for(length: float) -> float:
+    return MEMORY * min(length, LONGEST / SHARE)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from starling.infra.errors import StoreError
+from starling.infra.records import Failure
 from starling.trainer.control import Control, Request
 from starling.trainer.rendezvous import StoreRendezvous
 from starling.trainer.script.words import RoundEnd, Words
@@ -15,8 +16,25 @@ DONE, STOP, LEAVE, JOIN, DAMAGED = "done", "stop", "leave", "join", "damaged"
 FAILURE, PEER_LOST = "failure", "peer-lost"
 ASKED = (STOP, LEAVE, JOIN)
 """Causes for which running scripts are asked to end."""
+BROKEN = (FAILURE, PEER_LOST)
+"""Causes after which nobody waits for rank 0's last word."""
+
+LAST_SECOND = 1.0
+"""Seconds before this node is taken from which on it waits for nothing any more."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a round ended on this node."""
+
+    end: RoundEnd
+    """The word that ended it."""
+    cause: str
+    """What it counts as: the cause that was said, unless this node knows better."""
+    failure: Failure | None = None
+    """What this node has to answer for."""
 
 
 class RoundOver(Exception):
@@ -71,6 +89,11 @@ class Round:
         """Until this node is taken, if it is to be, and that is known."""
         deadline = self.control.deadline(Request.LEAVE)
         return None if deadline is None else max(0.0, deadline - time.time())
+
+    def time_is_over(self) -> bool:
+        """Whether this node is about to be taken."""
+        left = self.seconds_left()
+        return left is not None and left <= LAST_SECOND
 
     def check(self) -> None:
         """Raises RoundOver."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from starling.infra.errors import StoreError
-from starling.infra.snapshots.catalog import Commit
+from starling.infra.snapshots.catalog import Commit, Superseded
 from starling.infra.snapshots.content import Disturbed
 from starling.infra.snapshots.listing import Listing
 from starling.infra.supervision import join_seconds
@@ -34,13 +34,16 @@ class Snapshotter:
         keeper: Keeper,
         round_number: int,
         writes: Callable[[], str | None],
+        intact: Callable[[], bool],
         on_commit: Callable[[Commit], None],
         on_delay: Callable[[str], None],
     ) -> None:
-        """`writes`: a file of the folder that is open for writing. The callbacks come from the snapshotter's thread."""
+        """`writes`: a file of the folder that is open for writing; `intact`: no process has failed, so `writes` saw
+        all files that are. The callbacks come from the snapshotter's thread."""
         self._keeper, self._job = keeper, keeper.job
         self._round = round_number
-        self._writes, self._on_commit, self._on_delay = writes, on_commit, on_delay
+        self._writes, self._intact = writes, intact
+        self._on_commit, self._on_delay = on_commit, on_delay
         self._halt = threading.Event()
         self._last = time.monotonic()
         self._newcomers_since: float | None = None
@@ -63,9 +66,13 @@ class Snapshotter:
         """Seconds without a change after which the folder counts as whole."""
         return self._rhythm.rest()
 
-    def stop(self) -> None:
-        """Call off what is under way, and return when nothing is."""
+    def halt(self) -> None:
+        """Begin nothing more, and call off what is under way; a file that is being uploaded is finished, as the next
+        snapshot most likely holds it too. Returns at once."""
         self._halt.set()
+
+    def join(self) -> None:
+        """Return when nothing is under way any more; only after `halt`."""
         self._thread.join()
 
     def _work(self) -> None:
@@ -75,12 +82,17 @@ class Snapshotter:
             try:
                 listing = self._keeper.look()
                 self._notice(listing)
-                self._see_writers(listing)
+                if not self._see_writers(listing):
+                    break
+                # Only looking is to be rare where it is dear: what a snapshot takes, it takes once.
+                pause = max(TICK, LOOK_SHARE * (time.thread_time() - began))
                 if self._is_due(listing) and (obstacle := self._try(listing)) is not None:
                     self._complain(obstacle)
             except OSError as error:  # a full disk, say: the script may run into it too, but it is not ours to end it
                 self._complain(f"the folder cannot be read or copied: {error}")
-            pause = max(TICK, LOOK_SHARE * (time.thread_time() - began))
+            except Exception as error:  # a defect of ours must not end the snapshots of a script that runs on
+                log.exception("this folder could not be snapshotted")
+                self._complain(f"{type(error).__name__}: {error} (the node's log says where)")
             self._let_in_at_last()
 
     def _notice(self, listing: Listing) -> None:
@@ -89,10 +101,14 @@ class Snapshotter:
         self._seen = listing
         self._rhythm.observe(listing.changes(self._job.logs).values())
 
-    def _see_writers(self, listing: Listing) -> None:
+    def _see_writers(self, listing: Listing) -> bool:
+        """False once a process has failed: what it was writing cannot be seen any more."""
         at = time.time()
         written = self._writes() if self._keeper.is_new(listing, with_logs=False) else None
+        if not self._intact():
+            return False
         self.seen = WritersSeen(at=at, written=written)
+        return True
 
     def _is_due(self, listing: Listing) -> bool:
         if not listing.files or not self._keeper.is_new(listing, with_logs=False):
@@ -118,10 +134,12 @@ class Snapshotter:
             return f"the folder changed while it was copied ({error})"
         except StoreError as error:
             return f"the store cannot be used: {error}"
+        except Superseded as error:
+            return str(error)
         self._last = time.monotonic()
         self._delay_told = False
         self._on_commit(commit)
-        self._keeper.retire()
+        self._keeper.retire(self._round)
         self.let_in = self._newcomers_since is not None
         return None
 

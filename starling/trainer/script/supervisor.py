@@ -17,26 +17,40 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 
-from starling.infra.errors import StoreUnavailable
+from starling.infra.errors import NoRoom, StoreUnavailable
 from starling.infra.processes import PARENT
-from starling.infra.records import Failure
 from starling.infra.store import Store
-from starling.infra.supervision import EXIT_LEFT, EXIT_VERDICT
+from starling.infra.supervision import EXIT_LEFT, EXIT_UNFIT, EXIT_VERDICT, UNFIT
 from starling.trainer.control import Control, Request
+from starling.trainer.failures import TRIES, Judgement
 from starling.trainer.rendezvous import StoreRendezvous
+from starling.trainer.script.conclusion import await_result, give_result, peer_is_lost, tell
 from starling.trainer.script.ending import end_processes, grace_seconds
-from starling.trainer.script.failing import describe_failure, stuck_failure
+from starling.trainer.script.failing import describe_failure, stuck_failure, unkept_failure
 from starling.trainer.script.job import ScriptJob
 from starling.trainer.script.keeper import Keeper
-from starling.trainer.script.opening import open_round
+from starling.trainer.script.leftovers import keep_leftovers
+from starling.trainer.script.opening import NothingWhole, open_round
 from starling.trainer.script.output import ScriptOutput
 from starling.trainer.script.processes import ROUND, ScriptProcesses
 from starling.trainer.script.progress import ScriptProgress
-from starling.trainer.script.round import ASKED, DONE, FAILURE, JOIN, PEER_LOST, STOP, Round, RoundOver
+from starling.trainer.script.round import (
+    ASKED,
+    BROKEN,
+    DAMAGED,
+    DONE,
+    FAILURE,
+    JOIN,
+    PEER_LOST,
+    STOP,
+    Outcome,
+    Round,
+    RoundOver,
+)
 from starling.trainer.script.snapshotter import Snapshotter
 from starling.trainer.script.telling import Teller
-from starling.trainer.script.trust import Trust, judge
-from starling.trainer.script.words import RoundDone, RoundEnd, RoundResult, RoundStart, Words
+from starling.trainer.script.trust import judge
+from starling.trainer.script.words import RoundDone, RoundEnd, RoundStart, Words
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +58,10 @@ MONITOR = 0.05
 """Seconds between two looks at the script."""
 POLL = 0.2
 """Seconds between two looks for a word of the other nodes."""
-PEER_SECONDS = 3.0
-"""How long after a script has failed a peer may prove to be dead, which was then the reason."""
-COMMIT_SECONDS = 600.0
-"""How long the last snapshot of a round may take where no node is about to be taken."""
 LOSSES = 10
 """Rounds in a row that the same nodes lost, from the same content, before the run is failed."""
+MISREADINGS = 2
+"""Rounds in a row that could not begin as this node found files damaged, though they had been uploaded again."""
 
 
 class ScriptSupervisor(LocalElasticAgent):
@@ -78,6 +90,8 @@ class ScriptSupervisor(LocalElasticAgent):
         self._broken: tuple[int, str, float] | None = None
         self._last_nodes: tuple[str, ...] = ()
         self._losses: list[tuple[tuple[str, ...], str]] = []
+        self._misread = 0
+        self._has_run = False
 
     def serve(self) -> int:
         """Round after round; returns the exit code. Raises RendezvousClosedError, RendezvousCancelled."""
@@ -95,21 +109,25 @@ class ScriptSupervisor(LocalElasticAgent):
         this = self._this_round()
         leader = self._worker_group.workers[0]
         progress = ScriptProgress(
-            self._job.work_dir, round_number=this.number, rank=leader.global_rank, world_size=leader.world_size
+            self._job.work_dir,
+            round_number=this.number,
+            rank=leader.global_rank,
+            world_size=leader.world_size,
+            started=self._has_run,
         )
         progress.snapshot = lambda: self._keeper.newest.number if self._keeper.newest else None
-        start = RoundStart(snapshot=None, content="", upload_seconds=0.0)
-        failure: Failure | None = None
         try:
             start, port = open_round(this, self._keeper, self._teller)
-            end, failure = self._run_scripts(this, start, port, progress)
+            outcome = self._run_scripts(this, start, port, progress)
         except RoundOver as over:
-            end = over.end
+            outcome = Outcome(end=over.end, cause=over.end.cause)
+        except (NoRoom, NothingWhole) as error:
+            return self._unfit(str(error))
         finally:
             progress.close()
             this.words.close()
-        log.info("round %d ended: %s", this.number, end.cause)
-        return self._conclude(this, end, failure)
+        log.info("round %d ended: %s", this.number, outcome.end.cause)
+        return self._conclude(this, outcome)
 
     def _this_round(self) -> Round:
         rendezvous, job = self._rendezvous_handler, self._job
@@ -131,34 +149,40 @@ class ScriptSupervisor(LocalElasticAgent):
             rendezvous=rendezvous,
         )
 
-    def _run_scripts(
-        self, this: Round, start: RoundStart, port: int | None, progress: ScriptProgress
-    ) -> tuple[RoundEnd, Failure | None]:
-        """Start, watch and end the scripts, and keep what they left; a failure if one failed by itself."""
+    def _run_scripts(self, this: Round, start: RoundStart, port: int | None, progress: ScriptProgress) -> Outcome:
+        """Start, watch and end the scripts, and keep what they left."""
         processes = self._processes = self._start_scripts(this, port)
+        self._has_run, progress.started, self._misread = True, True, 0
         snapshotter = self._snapshotter(this, processes, progress) if this.leads else None
         end = self._watch(this, processes, snapshotter)
         heard = time.monotonic()
         progress.active_at = time.time
         codes = processes.exit_codes()
-        seconds = None
+        until = None
         if end.cause in ASKED:
             upload = self._keeper.newest.seconds if self._keeper.newest else start.upload_seconds
-            seconds = grace_seconds(end.within, upload, self._job.grace)
+            until = heard + grace_seconds(end.within, upload, self._job.grace)
         if snapshotter is not None:
-            snapshotter.stop()
+            snapshotter.halt()
         seen = snapshotter.seen if snapshotter is not None else None
-        ending = end_processes(processes, self._keeper, seconds, seen)
+        ending = end_processes(processes, self._keeper, until, seen)
+        if snapshotter is not None:
+            snapshotter.join()  # only now: the script saves while an upload that was under way goes on
         self._processes = None
         self._pcontext = None  # and with it our ends of the pipes that the scripts wrote to
         self._output.ended()
         failure = None
         if end.cause == FAILURE and end.node == this.node:
             failure = describe_failure(self._job, this.number, start.content, codes, self._output)
-        if this.leads:
-            rest = snapshotter.rest() if snapshotter is not None else self._job.settle
-            self._keep(this, end, judge(ending, rest), heard)
-        return end, failure
+        if snapshotter is None:
+            return Outcome(end=end, cause=end.cause, failure=failure)
+        trust = judge(ending, snapshotter.rest())
+        unkept = keep_leftovers(this, self._keeper, self._teller, end.cause, trust, heard)
+        if end.cause != DONE or unkept is None:
+            return Outcome(end=end, cause=end.cause, failure=failure)
+        if unkept.cause == FAILURE:
+            failure = unkept_failure(self._job, this.number, start.content, unkept.reason, fatal=unkept.fatal)
+        return Outcome(end=end, cause=unkept.cause, failure=failure)
 
     def _start_scripts(self, this: Round, port: int | None) -> ScriptProcesses:
         mark = f"{this.node}.{os.getpid()}.{this.number}"
@@ -181,6 +205,7 @@ class ScriptSupervisor(LocalElasticAgent):
             self._keeper,
             this.number,
             writes=lambda: processes.writes(self._job.folder, self._job.logs),
+            intact=lambda: not processes.failed(),
             on_commit=self._teller.committed,
             on_delay=self._teller.delayed,
         )
@@ -196,13 +221,12 @@ class ScriptSupervisor(LocalElasticAgent):
         finished, active = False, False
         while True:
             time.sleep(MONITOR)
-            codes = set(processes.exit_codes().values())
-            if codes - {0, None}:
+            if processes.failed():
                 # Whoever says so first failed by itself; the others' scripts failed because of that one.
                 return this.end(FAILURE) or RoundEnd(cause=FAILURE, node=this.node)
             if (end := this.ended()) is not None:
                 return end
-            if codes == {0}:
+            if processes.finished():
                 finished = finished or self._say_finished(this)
                 if finished and this.leads and self._all_finished(this) and (end := this.end(DONE)) is not None:
                     return end
@@ -231,84 +255,59 @@ class ScriptSupervisor(LocalElasticAgent):
             log.warning("whether the others have finished cannot be read: %s", error)
             return False
 
-    def _keep(self, this: Round, end: RoundEnd, trust: Trust, heard: float) -> None:
-        """Commit what the script left, if it can be relied on and is new."""
-        keeper = self._keeper
-        listing = keeper.look()
-        if not trust.trusted:
-            if keeper.is_new(listing, with_logs=False):
-                self._teller.dropped(this.number, trust.reason)
-            return
-        if not keeper.is_new(listing, with_logs=True):
-            return
-
-        def give_up() -> bool:
-            left = this.seconds_left()
-            return time.monotonic() - heard > COMMIT_SECONDS or (left is not None and left <= 1.0)
-
-        commit = keeper.commit_for_good(end.cause, this.number, give_up)
-        if commit is None:
-            self._teller.dropped(this.number, "the store did not take it in time")
-            return
-        self._teller.committed(commit)
-        keeper.retire()
-
-    def _conclude(self, this: Round, end: RoundEnd, failure: Failure | None) -> int | None:
+    def _conclude(self, this: Round, outcome: Outcome) -> int | None:
         """What an ended round means for this node: an exit code, or None for the next round."""
-        cause, ended_at = end.cause, time.time()
-        if cause == FAILURE and self._peer_is_lost(this):
+        cause, ended_at = outcome.cause, time.time()
+        if cause == FAILURE and outcome.end.cause == FAILURE and peer_is_lost(this):
             cause = PEER_LOST
-        if this.leads and cause not in (FAILURE, PEER_LOST):
+        if this.leads and cause not in BROKEN:
             self._teller.round_ended(this.number, cause, ended_at)
-            self._give_result(this, cause)
-        elif cause in (FAILURE, PEER_LOST):
+        if outcome.end.cause not in BROKEN:
+            leads = this.leads
+            cause = give_result(this, self._teller, self._keeper.newest, cause) if leads else await_result(this, cause)
+        if cause in BROKEN:
             self._broken = (this.number, cause, ended_at)
-        else:
-            self._await_result(this)
-        if cause == FAILURE and failure is not None:
-            self._remaining_restarts -= 1  # what scripts see as TORCHELASTIC_RESTART_COUNT
-            if self._teller.failed(failure):
-                self._rendezvous_handler.set_closed()
-                return EXIT_VERDICT
-        if cause == PEER_LOST and self._is_stuck(this):
-            self._teller.failed(stuck_failure(self._job, this.number, LOSSES))
-            self._rendezvous_handler.set_closed()
-            return EXIT_VERDICT
-        if cause in (DONE, STOP):
-            self._rendezvous_handler.set_closed()
-            return EXIT_VERDICT
+        if (code := self._judge(this, cause, outcome)) is not None:
+            return code
         return EXIT_LEFT if self._control.is_asked(Request.LEAVE) else None
 
-    def _peer_is_lost(self, this: Round) -> bool:
-        """Whether a script failed because a peer died, which may show only a little later."""
-        until = time.monotonic() + (PEER_SECONDS if len(this.nodes) > 1 else 0)
-        while time.monotonic() < until and not this.rendezvous.lost_members():
-            time.sleep(MONITOR)
-        return bool(this.rendezvous.lost_members())
+    def _judge(self, this: Round, cause: str, outcome: Outcome) -> int | None:
+        """The exit code if the run is over, or this node is of no use to it."""
+        judgement, failure = Judgement.TRY_AGAIN, outcome.failure
+        if cause == FAILURE and failure is not None:
+            self._remaining_restarts -= 1  # what scripts see as TORCHELASTIC_RESTART_COUNT
+            judgement = tell(this, lambda: self._teller.failed(failure)) or judgement
+            if judgement is Judgement.NODE_UNFIT:
+                return self._unfit(f"{TRIES} rounds in a row failed on this node, the last with: {failure.error}")
+        if cause == PEER_LOST and self._is_stuck(this):
+            stuck = stuck_failure(self._job, this.number, LOSSES)
+            judgement = tell(this, lambda: self._teller.failed(stuck)) or judgement
+        if cause == DAMAGED:
+            return self._misreading(this, outcome.end)
+        if judgement is Judgement.HOPELESS or cause in (DONE, STOP):
+            self._rendezvous_handler.set_closed()
+            return EXIT_VERDICT
+        return None
 
-    def _give_result(self, this: Round, cause: str) -> None:
-        """Rank 0's last word: what is kept is committed, so whoever has to leave may leave."""
-        newest = self._keeper.newest
-        if cause == DONE:
-            self._teller.done(newest)
-        elif cause == STOP:
-            self._teller.stopped(newest)
-        if len(this.nodes) > 1:
-            this.words.say("result", RoundResult(snapshot=newest.number if newest else None))
+    def _misreading(self, this: Round, end: RoundEnd) -> int | None:
+        """Files were found damaged: by now rank 0 has them whole, and uploads them again. Who finds them damaged even
+        then is itself at fault."""
+        if this.leads:
+            self._keeper.distrust(end.damaged)
+        if end.node != this.node:
+            return None
+        self._misread += 1
+        if self._misread < MISREADINGS:
+            return None
+        return self._unfit("files of a snapshot came out damaged here, and again when they had been uploaded anew")
 
-    def _await_result(self, this: Round) -> None:
-        """Not to leave, or to form the next round, before rank 0 has committed what counts; unless time is over."""
-        until = time.monotonic() + COMMIT_SECONDS
-        while time.monotonic() < until and not this.is_lost():
-            left = this.seconds_left()
-            if left is not None and left <= 1.0:
-                return
-            try:
-                if this.words.hear("result", RoundResult) is not None:
-                    return
-            except StoreUnavailable as error:
-                log.warning("rank 0's last word cannot be read, trying again: %s", error)
-            time.sleep(POLL)
+    def _unfit(self, why: str) -> int:
+        log.error("this node cannot serve the run: %s", why)
+        try:
+            (self._job.work_dir / UNFIT).write_text(why)
+        except OSError as error:
+            log.error("which cannot even be written down: %s", error)  # the exit code tells the agent all the same
+        return EXIT_UNFIT
 
     def _is_stuck(self, this: Round) -> bool:
         """Whether the same nodes have lost each other again and again: nobody of them died."""

@@ -7,29 +7,18 @@ import time
 from typing import Any
 
 from starling.infra import layout
-from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StoreError
+from starling.infra.errors import ObjectCorrupt, ObjectExists, ObjectNotFound, StoreError
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, Failure, RunRecord, RunState, Verdict
 from starling.infra.snapshots.catalog import Catalog, Commit
 from starling.infra.snapshots.records import Snapshot
 from starling.infra.store import Store
 from starling.infra.verdicts import create_verdict
+from starling.trainer.failures import TRIES, Judgement
+from starling.trainer.script.failing import judge_script
 from starling.trainer.script.job import ScriptJob
 
-TRIES = 3
-"""Failed rounds in a row that began with the same folder after which the run is failed."""
-
 log = logging.getLogger(__name__)
-
-
-def is_hopeless(failures: list[Failure]) -> bool:
-    """Whether a script that has failed like this (oldest first) should be given up: an error that trying again cannot
-    help, or `TRIES` failed rounds in a row that began with the same content of the folder."""
-    if any(failure.fatal for failure in failures):
-        return True
-    content_by_round = {failure.round: failure.content for failure in failures}
-    contents = [content for _, content in sorted(content_by_round.items())]
-    return len(contents) >= TRIES and len(set(contents[-TRIES:])) == 1
 
 
 class Teller:
@@ -92,23 +81,27 @@ class Teller:
         what = f"what the script wrote last in round {number} is not relied on, the newest snapshot counts: {reason}"
         self._event(EventKind.FOLDER_DROPPED, what, round=number)
 
-    def failed(self, failure: Failure) -> bool:
-        """Record a failure; if the run is hopeless, create its verdict. Returns whether the run is over."""
+    def failed(self, failure: Failure) -> Judgement:
+        """Record a failure and judge; if the run is hopeless, create its verdict. Raises StoreError: try again."""
         job = self._job
         prefix = layout.failures(job.run, job.incarnation)
-        self._store.put(f"{prefix}{failure.at * 1e6:017.0f}-{job.node}-{failure.rank}.json", failure.to_bytes())
-        self._event(EventKind.WORKER_FAILED, failure.error, subject=job.node, at=failure.at, rank=failure.rank)
+        try:
+            self._store.create(f"{prefix}{failure.at * 1e6:017.0f}-{job.node}-{failure.rank}.json", failure.to_bytes())
+            self._event(EventKind.WORKER_FAILED, failure.error, subject=job.node, at=failure.at, rank=failure.rank)
+        except ObjectExists:
+            log.info("this failure was recorded before; only the verdict was not")
         failures = []
         for info in self._store.list(prefix):
             try:
                 failures.append(Failure.from_bytes(self._store.get(info.key).data))
             except (ObjectNotFound, ObjectCorrupt) as error:
                 log.warning("a failure is passed over: %s", error)
-        if not is_hopeless(failures):
-            return False
+        judgement = judge_script(failures, others=job.max_nodes > 1)
+        if judgement is not Judgement.HOPELESS:
+            return judgement
         tried = "" if failure.fatal else f" ({TRIES} tries in a row, and nothing new in the folder between them)"
         self._verdict(RunState.FAILED, f"{failure.error}{tried}", traceback=failure.traceback)
-        return True
+        return judgement
 
     def done(self, snapshot: Snapshot | None) -> None:
         reason = "every process of the script ended with exit code 0"

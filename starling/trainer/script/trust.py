@@ -14,7 +14,7 @@ class Ending:
     """
 
     asked: bool
-    """They were sent SIGTERM."""
+    """They were sent SIGTERM, and none of them had failed by itself before."""
     exit_codes: tuple[int | None, ...]
     """Of every process; negative: ended by that signal; None: still ran when its time was over, and was killed."""
     quiet: float | None

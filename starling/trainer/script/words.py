@@ -52,12 +52,15 @@ class RoundEnd(Record):
     node: str
     within: float | None = None
     """Seconds, from when this is read, until the node that asked is taken. A duration: no clocks are compared."""
+    damaged: tuple[str, ...] = ()
+    """Files (SHA-256) that this node could not get out of the store as they were written."""
 
 
 class RoundResult(Record):
-    """The last word of a round, by its rank 0: this is the newest snapshot, and nobody need stay for it any longer."""
+    """The last word of a round, by its rank 0: what was to be kept is, and nobody need stay for it any longer."""
 
-    snapshot: int | None
+    cause: str
+    """What the round counts as: as it ended, but as a failure if what a finished script left could not be kept."""
 
 
 class Words:

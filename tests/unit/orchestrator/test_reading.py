@@ -7,7 +7,8 @@ import pytest
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt
 from starling.infra.journal import Journal
-from starling.infra.records import EventKind, Market, NodeIntent, Offer
+from starling.infra.records import EventKind, Market, NodeIntent, Offer, RunState, Verdict
+from starling.infra.snapshots.records import Snapshot
 from starling.infra.store import Store
 from starling.orchestrator.reading import RunReader
 from starling.orchestrator.runs import create_run
@@ -46,3 +47,31 @@ def test_a_damaged_intent_is_an_error(folder_store: Store) -> None:
     folder_store.put(layout.intent("mine.0.0"), b"garbage")
     with pytest.raises(ObjectCorrupt, match="NodeIntent"):
         RunReader(folder_store, "mine").facts()
+
+
+def test_a_run_ended_with_the_snapshot_that_its_verdict_names(folder_store: Store) -> None:
+    for number in (1, 2, 3):
+        record = Snapshot(
+            number=number,
+            at=1.0,
+            why="interval",
+            round=0,
+            node="mine.0.0",
+            files=(),
+            links={},
+            folders={},
+            left_out={},
+            content="",
+            seconds=0.1,
+        )
+        folder_store.create(layout.snapshot("mine", number), record.to_bytes())
+    reader = RunReader(folder_store, "mine")
+    newest, final = reader.snapshot(None), reader.snapshot(verdict({"snapshot": 2}))
+    assert newest is not None
+    assert final is not None
+    assert (newest.number, final.number) == (3, 2), "the third is by a node that had been cut off"
+    assert reader.snapshot(verdict(None)) == newest
+
+
+def verdict(result: dict[str, int] | None) -> Verdict:
+    return Verdict(state=RunState.DONE, at=1.0, by="mine.0.0", reason="r", result=result)

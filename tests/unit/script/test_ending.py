@@ -1,12 +1,20 @@
-"""How long scripts may take to end, and when failing again and again is enough."""
+"""How scripts are ended, and how long they may take for it."""
 
 from __future__ import annotations
 
+import secrets
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 
-from starling.infra.records import Failure
-from starling.trainer.script.ending import grace_seconds
-from starling.trainer.script.telling import is_hopeless
+from starling.infra.store.folder import FolderStore
+from starling.trainer.script.ending import WritersSeen, end_processes, grace_seconds
+from starling.trainer.script.keeper import Keeper
+from starling.trainer.script.processes import ROUND, ScriptProcesses
+from starling.trainer.script.trust import Ending, judge
+from tests.support.script_rounds import job
 
 
 @pytest.mark.parametrize(
@@ -27,27 +35,55 @@ def test_what_an_upload_takes_is_kept_of_a_notice(within: float | None, upload: 
     assert grace_seconds(within, upload, 30.0) == expected
 
 
-def failures(*contents: str, fatal: bool = False) -> list[Failure]:
-    return [
-        Failure(at=1.0, node="r.0.0", rank=0, round=number, step=0, error="e", content=content, fatal=fatal)
-        for number, content in enumerate(contents)
-    ]
+class Script:
+    """A shell command as a script, on the node of rank 0."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.keeper = Keeper(FolderStore(folder / "store"), job(folder))
+        self.keeper.job.folder.mkdir(parents=True)
+        mark = f"test.{secrets.token_hex(4)}"
+        process = subprocess.Popen(["sh", "-c", command], cwd=self.keeper.job.folder, env={ROUND: mark, "PATH": "/bin"})
+        self.processes = ScriptProcesses({0: process}, mark, signal_group=False)
+
+    def wait_for(self, name: str) -> None:
+        until = time.monotonic() + 20
+        while not (self.keeper.job.folder / name).exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def end(self, until: float | None) -> Ending:
+        return end_processes(self.processes, self.keeper, until, WritersSeen(at=0.0, written=None))
 
 
-def test_a_script_is_given_up_after_three_failures_that_began_alike() -> None:
-    assert not is_hopeless(failures("a", "a"))
-    assert is_hopeless(failures("a", "a", "a"))
-    assert is_hopeless(failures("", "b", "b", "b"))
+def test_a_script_that_had_failed_before_it_was_asked_did_not_end_on_being_asked(tmp_path: Path) -> None:
+    script = Script(tmp_path, "echo half > model.pt; exit 1")
+    script.processes.wait(20.0)
+    ending = script.end(time.monotonic() + 5)
+    assert ending.asked is False
+    assert ending.exit_codes == (1,)
+    assert not judge(ending, 2.0).trusted
 
 
-def test_a_script_that_gets_further_each_time_is_not_given_up() -> None:
-    assert not is_hopeless(failures("a", "b", "c", "d"))
-    assert not is_hopeless(failures("a", "a", "b", "b"))
+def test_a_script_that_fails_on_being_asked_has_ended_by_itself(tmp_path: Path) -> None:
+    script = Script(tmp_path, "trap 'echo more > model.pt; exit 1' TERM; touch began; while true; do sleep 0.01; done")
+    script.wait_for("began")
+    ending = script.end(time.monotonic() + 20)
+    assert ending.asked is True
+    assert ending.exit_codes == (1,)
+    assert judge(ending, 2.0).trusted
 
 
-def test_several_failures_of_one_round_count_once() -> None:
-    assert not is_hopeless([*failures("a", "a"), *failures("a", "a")])
+def test_waiting_for_a_file_and_for_the_end_share_one_time(tmp_path: Path) -> None:
+    script = Script(tmp_path, "trap '' TERM; exec 3> model.pt; touch began; while true; do sleep 0.01; done")
+    script.wait_for("began")
+    until = time.monotonic() + 1.0
+    ending = script.end(until)
+    assert ending.exit_codes == (None,)
+    assert time.monotonic() < until + 0.4
+    assert ending.written_before == ending.written_last == "model.pt"
 
 
-def test_what_trying_again_cannot_help_is_not_tried_again() -> None:
-    assert is_hopeless(failures("a", fatal=True))
+def test_no_time_left_is_still_a_moment_to_end(tmp_path: Path) -> None:
+    script = Script(tmp_path, "trap 'exit 3' TERM; touch began; while true; do sleep 0.01; done")
+    script.wait_for("began")
+    assert script.end(time.monotonic() - 1).exit_codes == (3,)
