@@ -58,7 +58,7 @@ class Heartbeats:
         if members <= FEW:
             self._watched.observe(self._all(), time.monotonic())
             return
-        for member_id in neighbours:
+        for member_id in {*neighbours, *self.lapsed()}:  # who had lapsed may be back, and nobody's neighbour of ours
             with contextlib.suppress(ObjectNotFound):  # it has not beaten yet, or has left
                 found = self._store.get(self._folder + member_id)
                 # A listing's tag of the same beat differs: who is watched in both ways seems to live a beat longer.

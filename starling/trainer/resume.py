@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from starling.infra.store.base import Store
-from starling.trainer.checkpoint.load import load_newest
+from starling.trainer.checkpoint.load import NoneVerified, load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
-from starling.trainer.checkpoint.manifest import committed_steps
+from starling.trainer.checkpoint.manifest import Manifest, committed_steps, set_aside
 from starling.trainer.comm import Comm
 from starling.trainer.state import TrainingState
 
@@ -47,7 +47,12 @@ def find_state(
     last_step: int,
     on_skip: Callable[[int, str], None],
 ) -> Resumed:
-    """Agree on the newest state and hold it on every rank. Raises PeerLost, StoreError."""
+    """Agree on the newest state and hold it on every rank.
+
+    Raises:
+        PeerLost, StoreError: as they say.
+        NoneVerified: there are checkpoints in the store, but no good one, and no member holds a state.
+    """
     own = local.load_newest()
     stored = max(committed_steps(store, prefix), default=-1) if comm.rank == 0 else -1
     offers = comm.gather_ints(*_offer(own), stored, last_step)
@@ -55,7 +60,7 @@ def find_state(
     stored, last = offers[0][2], max(row[3] for row in offers)
     source = "local"
     if stored > newest_local:
-        loaded = load_newest(store, prefix, on_skip) if comm.rank == 0 else None
+        loaded = _newest_in_store(store, prefix, on_skip, newest_local) if comm.rank == 0 else None
         if loaded is not None and loaded[0].step > newest_local:
             own, source = (loaded[0], loaded[1].state_sha256), "store"
         # A damaged newest checkpoint may have sent rank 0 back behind what a member holds: look again.
@@ -72,6 +77,20 @@ def find_state(
         assert own is not None
         state = own[0]
     return Resumed(state=state, source=source, last_step=last, stored_step=stored)
+
+
+def _newest_in_store(
+    store: Store, prefix: str, on_skip: Callable[[int, str], None], newest_local: int
+) -> tuple[TrainingState, Manifest] | None:
+    try:
+        return load_newest(store, prefix, on_skip)
+    except NoneVerified:
+        if newest_local < 0:
+            raise  # to begin afresh would be to lose the run
+        for step in committed_steps(store, prefix):
+            if step > newest_local:  # training comes by there again, and must be able to commit it
+                set_aside(store, prefix, step)
+        return None
 
 
 def _offer(own: tuple[TrainingState, str] | None) -> tuple[int, int]:

@@ -113,6 +113,8 @@ def _optimizer_state(state: TrainingState, model: torch.nn.Module, optimizer: to
         # A longer parameter name may share the prefix; state keys hold no dot.
         found = {key: tensor for key, tensor in found.items() if "." not in key}
         if found and id(parameter) in index_of:
+            if parameter.device.type == "cpu":  # load_state_dict would keep these, and with them all of the file
+                found = {key: tensor.clone() for key, tensor in found.items()}
             per_parameter[index_of[id(parameter)]] = found
     return {"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]}
 

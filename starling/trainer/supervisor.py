@@ -51,6 +51,8 @@ from starling.trainer.worker import EXIT_PEER_LOST, run_worker
 
 log = logging.getLogger(__name__)
 
+HAND_OVER_PAUSES = (1.0, 2.0, 5.0, 10.0)
+"""Seconds between tries to give the store what only this node has."""
 JOIN_TIMEOUT = 7 * 24 * 3600.0
 """Seconds to wait for a group. The agent, not the rendezvous, decides when a node has been idle for too long."""
 GRACE = 3
@@ -278,11 +280,17 @@ def _depart(rendezvous: StoreRendezvous, store: Store, job: Job) -> None:
     """Let the others go on first; then see to it that nothing goes with this node that nobody else has."""
     try:
         rendezvous.leave()
-        if (step := hand_over(store, job)) is not None:
-            log.info("step %d was on the disks of this round's nodes only; it is committed now", step)
     except StoreError as error:
-        # The closed pulse tells the others. A state that the store does not take is lost with this node.
-        log.warning("left without a last word to the store: %s", error)
+        log.warning("left without a word to the store; the closed pulse tells the others: %s", error)
+    for pause in (*HAND_OVER_PAUSES, None):
+        try:
+            if (step := hand_over(store, job)) is not None:
+                log.info("step %d was on the disks of this round's nodes only; it is committed now", step)
+            return
+        except StoreError as error:
+            log.warning("what only this node's disk has cannot be handed over: %s", error)
+        if pause is not None:
+            time.sleep(pause)
 
 
 def _environment(job: Job) -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -170,6 +170,7 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
         nodes=len(parts.round.nodes),
     )
     _continue_from(resumed, loop, stepper)
+    resumed = replace(resumed, state=None)  # else every rank would keep its memory for the whole round
     _note_fitness(parts, loop, announcer)
     _say_where_it_begins(parts, loop, resumed, skipped, witness)
     if saver and resumed.source in ("peer", "store"):

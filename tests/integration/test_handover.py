@@ -14,6 +14,7 @@ from starling.infra.store import open_store
 from starling.infra.store.fault_file import FAULTS, write_rules
 from starling.infra.store.faults import Fault, FaultRule
 from starling.trainer.checkpoint.handover import hand_over
+from starling.trainer.checkpoint.manifest import manifest_key
 from starling.trainer.config import Job
 from tests.support.rounds import Run, probe_spec
 
@@ -39,6 +40,22 @@ def test_what_a_drain_for_newcomers_left_on_disks_is_committed_when_all_go(run: 
     (began,) = [e for e in read_events(store, "r") if e.kind is EventKind.ROUND and e.data["round"] == 1]
     assert (began.data["source"], began.data["resume_step"]) == ("store", handed_over)
     assert run.manifests()[-1].state_sha256 == whole.manifests()[-1].state_sha256
+
+
+def test_what_others_overtook_meanwhile_is_not_left_half_committed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who commits a later step removes the parts of earlier ones that nobody has committed yet."""
+    assert run.train(["a", "b"], stop_at=4, ask="join") == [0, 0]
+    store, prefix = open_store(run.store_uri), layout.checkpoints("r")
+    store.create(layout.fingerprint("r"), b"{}")
+    create = store.create
+
+    def create_later(key: str, data: bytes) -> str:
+        create(manifest_key(prefix, 999), b"a later step")
+        return create(key, data)
+
+    monkeypatch.setattr(store, "create", create_later)
+    hand_over(store, Job.read(run.work("b") / "job.json"))
+    assert [info.key for info in store.list(prefix)] == [manifest_key(prefix, 999)]
 
 
 def test_the_beginning_of_a_round_is_told_though_rank_0_cannot(run: Run, tmp_path: Path) -> None:

@@ -17,14 +17,22 @@ from safetensors.torch import load_file, save_file
 from starling.infra.errors import StoreUnavailable
 from starling.infra.store import Store
 from starling.infra.store.faults import Fault, FaultRule, FaultyStore
+from starling.trainer.checkpoint import saver as saver_module
 from starling.trainer.checkpoint.files import DamagedFile, read_tensors, share, write_tensors
-from starling.trainer.checkpoint.load import load_newest
+from starling.trainer.checkpoint.load import NoneVerified, load_newest
 from starling.trainer.checkpoint.local import LocalCheckpoints
-from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
+from starling.trainer.checkpoint.manifest import (
+    committed_steps,
+    manifest_key,
+    part_key,
+    read_manifest,
+    receipt_key,
+    whole_key,
+)
 from starling.trainer.checkpoint.retention import best_interval, expendable
 from starling.trainer.checkpoint.saver import Commit, Origin, Saver
 from starling.trainer.checkpoint.staging import Staging
-from starling.trainer.state import TrainingState, capture, restore
+from starling.trainer.state import Hashes, TrainingState, capture, restore
 
 PREFIX = "runs/r/checkpoints/"
 
@@ -242,7 +250,8 @@ def test_a_malicious_pickle_in_the_store_is_never_loaded(
     evil = pickle.dumps(_Evil())
     folder_store.put(manifest.parts[0].key, evil)
     folder_store.put(manifest_key(PREFIX, 10), manifest.to_bytes())
-    assert load_newest(folder_store, PREFIX, lambda step, _: None) is None
+    with pytest.raises(NoneVerified):
+        load_newest(folder_store, PREFIX)
     assert not (tmp_path / "owned").exists()
 
 
@@ -382,7 +391,8 @@ def test_a_damaged_part_is_named(savers: Savers, folder_store: Store) -> None:
     data[-1] ^= 1
     folder_store.put(key, bytes(data))
     reasons: list[str] = []
-    assert load_newest(folder_store, PREFIX, lambda _, reason: reasons.append(reason)) is None
+    with pytest.raises(NoneVerified):
+        load_newest(folder_store, PREFIX, lambda _, reason: reasons.append(reason))
     assert key in reasons[0]
     assert "SHA-256" in reasons[0]
 
@@ -418,3 +428,77 @@ def test_a_state_comes_back_whatever_the_order_of_the_optimizers_groups() -> Non
     for each in ((model, optimizer), (other, its_optimizer)):
         step(*each)
     assert capture(2, model, optimizer).state_sha256() == capture(2, other, its_optimizer).state_sha256()
+
+
+def test_a_reader_that_can_verify_nothing_changes_nothing(
+    savers: Savers, folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory may be bad: to set everything aside would be to lose the run."""
+    savers.save(state(10))
+    savers.save(state(20))
+    before = {info.key for info in folder_store.list(PREFIX)}
+    with monkeypatch.context() as broken:
+        broken.setattr(TrainingState, "hashes", lambda self, threads=1: Hashes("0" * 64, "0" * 64))
+        with pytest.raises(NoneVerified, match=r"none of the 2 checkpoints .* step 20"):
+            load_newest(folder_store, PREFIX)
+    assert {info.key for info in folder_store.list(PREFIX)} == before
+    loaded = load_newest(folder_store, PREFIX)
+    assert loaded is not None
+    assert loaded[0].step == 20
+
+
+def test_what_was_set_aside_stays_when_later_steps_are_committed(savers: Savers, folder_store: Store) -> None:
+    for step in (10, 20):
+        savers.save(state(step))
+    part = read_manifest(folder_store, PREFIX, 20).parts[0].key
+    folder_store.put(part, b"damaged")
+    loaded = load_newest(folder_store, PREFIX)
+    assert loaded is not None
+    assert loaded[0].step == 10
+    savers.save(state(30))
+    assert folder_store.get(part).data == b"damaged"
+    assert committed_steps(folder_store, PREFIX) == [10, 30]
+
+
+def test_parts_of_an_attempt_that_came_to_nothing_go_with_the_next_commit(savers: Savers, folder_store: Store) -> None:
+    savers.save(state(10))
+    named = {part.key for part in read_manifest(folder_store, PREFIX, 10).parts}
+    orphans = [part_key(PREFIX, 10, 99, 0, 2), receipt_key(part_key(PREFIX, 10, 99, 0, 2)), whole_key(PREFIX, 10, "n")]
+    for key in orphans:
+        folder_store.put(key, b"of a broken round")
+    savers.save(state(20))
+    left = {info.key for info in folder_store.list(f"{PREFIX}0000000010/")}
+    assert not left & set(orphans)
+    assert named <= left
+    loaded = load_newest(folder_store, PREFIX)
+    assert loaded is not None
+
+
+def test_a_clean_up_that_fails_is_no_failed_commit(savers: Savers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreUnavailable("no s3:DeleteObject here")
+
+    monkeypatch.setattr(saver_module, "take_inventory", refuse)
+    assert savers.save(state(10)) == [None, None, None]
+    assert [commit.manifest.step for commit in savers.commits] == [10]
+
+
+def test_what_a_killed_writer_left_on_the_disk_goes_with_the_next_copy(tmp_path: Path) -> None:
+    unfinished = tmp_path / ".0000000003.4711"
+    unfinished.mkdir()
+    (unfinished / "state.safetensors").write_bytes(b"half")
+    saved = state(4)
+    LocalCheckpoints(tmp_path).save(saved, saved.state_sha256())
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000004"]
+
+
+def test_a_restored_optimizer_does_not_hold_on_to_the_file(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    tensors = Staging(1).take().copy(capture(1, model, optimizer).tensors)
+    restore(TrainingState(step=1, tensors=tensors, scaler={}, schedule={}), model, optimizer)
+    theirs = {tensor.data_ptr() for tensor in tensors.values()}
+    ours = {t.data_ptr() for slots in optimizer.state.values() for t in slots.values()}
+    assert not ours & theirs

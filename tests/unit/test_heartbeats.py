@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from starling.infra.store import Store
 from starling.trainer.heartbeats import FEW, Heartbeats, Silence
 
@@ -32,3 +34,16 @@ def test_neighbours_of_a_large_group_are_read_one_by_one_and_the_missing_passed_
     assert one.lapsed() == {"two"}, "with no time to lapse, whoever was seen has"
     two.remove()
     assert list(folder_store.list("r/")) == []
+
+
+def test_who_had_lapsed_and_beats_again_lives_though_no_neighbour_any_more(folder_store: Store) -> None:
+    one = Heartbeats(folder_store, "r", "one", beat=0.02, missed=1)
+    two = Heartbeats(folder_store, "r", "two", beat=0.02, missed=1)
+    two.beat()
+    one.watch(["two"], FEW + 1)
+    time.sleep(0.03)
+    one.watch(["two"], FEW + 1)
+    assert one.lapsed() == {"two"}
+    two.beat()
+    one.watch(["another"], FEW + 1)
+    assert one.lapsed() == frozenset()

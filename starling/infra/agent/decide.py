@@ -11,11 +11,9 @@ from starling.infra.supervision import EXIT_LEFT, EXIT_VERDICT
 MAX_CRASHES = 5
 """So many crashes of the supervisor in a row without a step between them end the node."""
 MAX_RESTART_DELAY_SECONDS = 30.0
-VERDICT_SECONDS = 20.0
-"""How long a supervisor may take to finish once its run has a verdict."""
+VERDICT_SECONDS = 60.0
+"""How long a supervisor may take to finish once its run has a verdict: it may have a state to hand over."""
 MIN_DRAIN_SECONDS, MAX_DRAIN_SECONDS = 60.0, 600.0
-JOINING_DRAIN_SECONDS = 15.0
-"""For a node that is in no round: there is nothing to save, only peers to tell."""
 AUTHORISED_MARGIN = 0.1
 """At most this part of the authorised time is kept for the drain at its end."""
 INTERRUPTION_GRACE_SECONDS = 30.0
@@ -160,7 +158,7 @@ def state_of(facts: Facts) -> NodeState:
 def drain_seconds(facts: Facts) -> float:
     """How long a drain may take: it waits for a step boundary, then uploads a checkpoint."""
     if not facts.training:
-        return JOINING_DRAIN_SECONDS
+        return MIN_DRAIN_SECONDS  # peers are to be told, and what an earlier round left may be to be handed over
     step = facts.progress.step_seconds if facts.progress is not None else None
     return facts.grace + min(2 * (step or 0.0) + MIN_DRAIN_SECONDS, MAX_DRAIN_SECONDS)
 

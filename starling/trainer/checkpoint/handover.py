@@ -19,7 +19,15 @@ from starling.infra.store import Store, object_uri
 from starling.infra.supervision import PROGRESS
 from starling.trainer.checkpoint.files import file_pieces
 from starling.trainer.checkpoint.local import LocalCheckpoints
-from starling.trainer.checkpoint.manifest import Manifest, Part, committed_steps, manifest_key, whole_key
+from starling.trainer.checkpoint.manifest import (
+    Manifest,
+    Part,
+    committed_steps,
+    delete_checkpoint,
+    manifest_key,
+    read_manifest,
+    whole_key,
+)
 from starling.trainer.config import Job
 from starling.trainer.round import RoundInfo
 from starling.trainer.state import TrainingState
@@ -59,6 +67,13 @@ def _commit(store: Store, job: Job, round_info: RoundInfo, state: TrainingState,
         store.create(committed, manifest.to_bytes())
     except ObjectExists:
         log.info("step %d was committed by another node at this moment", state.step)
+        if key not in {named.key for named in read_manifest(store, prefix, state.step).parts}:
+            store.delete(key)
+        return
+    if max(committed_steps(store, prefix)) > state.step:
+        # The others went on and committed; whoever did may have taken this part for one that nobody commits.
+        log.info("the others have committed a later step than %d", state.step)
+        delete_checkpoint(store, prefix, state.step)
         return
     seconds = time.monotonic() - began
     Journal(store, job.run).write(

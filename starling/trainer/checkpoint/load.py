@@ -24,22 +24,42 @@ TRIES = 3
 """Fetches that come damaged before a checkpoint is passed over."""
 
 
+class NoneVerified(ObjectCorrupt):
+    """There are checkpoints, but not one of them is what its manifest says."""
+
+
 def load_newest(
     store: Store, prefix: str, on_skip: Callable[[int, str], None] = lambda step, reason: None
 ) -> tuple[TrainingState, Manifest] | None:
     """The newest committed checkpoint whose every byte is what was saved; None if there is none.
 
-    A damaged or incomplete one is passed over: `on_skip(step, reason)` is called and the one before it is tried. Its
-    manifest is set aside, so that it no longer counts and the step can be committed anew.
+    A damaged or incomplete one is passed over: `on_skip(step, reason)` is called and the one before it is tried. When
+    that one proves good, the manifests of those after it are set aside, so that they no longer count and their steps
+    can be committed anew.
+
+    Raises:
+        NoneVerified: not one is good. All stay as they are, as it may be the reader that is broken.
     """
+    damaged: list[int] = []
+    reason = ""
     for step in reversed(committed_steps(store, prefix)):
         try:
             manifest = read_manifest(store, prefix, step)
-            return _load_patiently(store, manifest), manifest
+            found = _load_patiently(store, manifest), manifest
         except (ObjectCorrupt, ObjectNotFound, DamagedFile, ValueError) as error:
             log.warning("checkpoint of step %d is damaged, trying the one before it: %s", step, error)
             on_skip(step, str(error))
-            set_aside(store, prefix, step)
+            damaged.append(step)
+            reason = reason or str(error)
+            continue
+        for later in damaged:
+            set_aside(store, prefix, later)
+        return found
+    if damaged:
+        raise NoneVerified(
+            f"none of the {len(damaged)} checkpoints under {prefix} can be verified on this machine; they were left as "
+            f"they are. The newest, of step {damaged[0]}: {reason}"
+        )
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -31,8 +30,9 @@ class LocalCheckpoints:
         final = self._folder / f"{state.step:010d}"
         if state.step in self._written and final.exists():
             return
-        aside = self._folder / f".{state.step:010d}.{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
+        for unfinished in self._folder.glob(".*"):  # of a writer that was killed; a node has one at a time
+            shutil.rmtree(unfinished)
+        aside = self._folder / f".{state.step:010d}"
         aside.mkdir()
         write_tensors(state.tensors, aside / "state.safetensors")
         (aside / "meta.json").write_text(json.dumps({**state.meta(), "state_sha256": state_sha256}))

@@ -10,13 +10,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from starling.infra.errors import ObjectNotFound
 from starling.infra.records import Record
 from starling.infra.store.base import Store
 
+MANIFEST, DAMAGED = "manifest.json", "manifest.damaged.json"
 _OBJECT = re.compile(r"(\d{10})/([^/]+)")
+_PART = re.compile(r"part-(\d+)-")
 
 
 class Part(Record):
@@ -50,7 +53,7 @@ class Manifest(Record):
 
 
 def manifest_key(prefix: str, step: int) -> str:
-    return f"{prefix}{step:010d}/manifest.json"
+    return f"{prefix}{step:010d}/{MANIFEST}"
 
 
 def part_key(prefix: str, step: int, round_number: int, index: int, count: int) -> str:
@@ -74,17 +77,46 @@ def failure_key(part: str) -> str:
 
 def committed_steps(store: Store, prefix: str) -> list[int]:
     """Steps of all committed checkpoints, oldest first: the one place that says what counts as committed."""
-    return committed_and_begun(store, prefix)[0]
+    return take_inventory(store, prefix).committed
 
 
-def committed_and_begun(store: Store, prefix: str) -> tuple[list[int], list[int]]:
-    """Steps with a manifest, and steps that have parts but no manifest (yet, or any more); each oldest first."""
-    begun: set[int] = set()
-    committed: set[int] = set()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inventory:
+    """All objects there are, from one listing."""
+
+    names: dict[int, frozenset[str]]
+    """Step -> names of its objects."""
+
+    @property
+    def committed(self) -> list[int]:
+        """Steps with a manifest, oldest first."""
+        return sorted(step for step, names in self.names.items() if MANIFEST in names)
+
+    @property
+    def begun(self) -> list[int]:
+        """Steps that have parts but no manifest (yet, or any more), oldest first; without those that were set aside."""
+        return sorted(step for step, names in self.names.items() if not names & {MANIFEST, DAMAGED})
+
+    @property
+    def crowded(self) -> list[int]:
+        """Committed steps with parts of more than one attempt, of which only one can have been committed."""
+        return [step for step in self.committed if len(set(map(_attempt, self.names[step])) - {""}) > 1]
+
+
+def take_inventory(store: Store, prefix: str) -> Inventory:
+    """One listing of everything under `prefix`."""
+    names: dict[int, set[str]] = {}
     for info in store.list(prefix):
         if found := _OBJECT.fullmatch(info.key.removeprefix(prefix)):
-            (committed if found[2] == "manifest.json" else begun).add(int(found[1]))
-    return sorted(committed), sorted(begun - committed)
+            names.setdefault(int(found[1]), set()).add(found[2])
+    return Inventory(names={step: frozenset(of_step) for step, of_step in names.items()})
+
+
+def _attempt(name: str) -> str:
+    """What the parts of one attempt to save have in common; empty for manifests."""
+    if found := _PART.match(name):
+        return found[0]
+    return name.partition(".")[0] if name.startswith("whole-") else ""
 
 
 def read_manifest(store: Store, prefix: str, step: int) -> Manifest:
@@ -96,10 +128,19 @@ def set_aside(store: Store, prefix: str, step: int) -> None:
     """Make a checkpoint that proved damaged uncommitted; what is left of it stays for people to look at."""
     key = manifest_key(prefix, step)
     try:
-        store.put(key.replace("manifest.json", "manifest.damaged.json"), store.get(key).data)
+        store.put(key.removesuffix(MANIFEST) + DAMAGED, store.get(key).data)
     except ObjectNotFound:
         return
     store.delete(key)
+
+
+def delete_unnamed(store: Store, prefix: str, step: int) -> None:
+    """Delete the parts of a committed checkpoint that its manifest does not name: attempts that came to nothing."""
+    named = {part.key for part in read_manifest(store, prefix, step).parts}
+    named |= {receipt_key(key) for key in named} | {manifest_key(prefix, step)}
+    for info in list(store.list(f"{prefix}{step:010d}/")):
+        if info.key not in named and not info.key.endswith(DAMAGED):
+            store.delete(info.key)
 
 
 def delete_checkpoint(store: Store, prefix: str, step: int) -> None:

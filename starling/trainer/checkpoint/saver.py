@@ -25,12 +25,13 @@ from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import (
     Manifest,
     Part,
-    committed_and_begun,
     delete_checkpoint,
+    delete_unnamed,
     failure_key,
     manifest_key,
     part_key,
     receipt_key,
+    take_inventory,
 )
 from starling.trainer.checkpoint.retention import expendable
 from starling.trainer.checkpoint.staging import Slot, Staging
@@ -213,7 +214,10 @@ class Saver:
         size = sum(part.size for part in parts)
         uri = object_uri(self._store.uri, key)
         self._on_commit(Commit(manifest=manifest, uri=uri, seconds=time.monotonic() - since, bytes=size))
-        self._retire(state.step)
+        try:
+            self._retire(state.step)
+        except StoreError as error:  # the checkpoint exists; what stays is removed after the next one
+            log.warning("old checkpoints cannot be removed now: %s", error)
 
     def _await_part(self, step: int, index: int) -> Part:
         key = self._part_key(step, index)
@@ -240,11 +244,14 @@ class Saver:
             raise StoreUnavailable(f"node {index} of {self._uploaders} could not save its part: {why}")
 
     def _retire(self, newest: int) -> None:
-        """Drop what retention lets go, and parts of older steps whose uploaders died before the commit."""
-        committed, begun = committed_and_begun(self._store, self._prefix)
-        stale = expendable(committed, steps_per_epoch=self._origin.steps_per_epoch, keep=self._origin.keep)
-        for step in [*stale, *(step for step in begun if step < newest)]:
+        """Drop what retention lets go, and parts of older steps that were never committed."""
+        there = take_inventory(self._store, self._prefix)
+        stale = expendable(there.committed, steps_per_epoch=self._origin.steps_per_epoch, keep=self._origin.keep)
+        for step in [*stale, *(step for step in there.begun if step < newest)]:
             delete_checkpoint(self._store, self._prefix, step)
+        for step in there.crowded:
+            if step < newest and step not in stale:
+                delete_unnamed(self._store, self._prefix, step)
 
     def _part_key(self, step: int, index: int) -> str:
         return part_key(self._prefix, step, self._origin.round, index, self._uploaders)

@@ -172,7 +172,7 @@ def test_a_drain_may_take_longer_where_steps_are_long(step: float | None, drain:
 
 
 def test_a_node_in_no_round_drains_briefly() -> None:
-    assert d.drain_seconds(JOINING) == d.JOINING_DRAIN_SECONDS
+    assert d.drain_seconds(JOINING) == d.MIN_DRAIN_SECONDS
 
 
 def test_a_script_gets_its_grace_period_besides() -> None:
