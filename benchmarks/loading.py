@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import s3fs
 import safetensors.torch
 import torch
 
@@ -24,7 +25,7 @@ from starling.trainer.state import TrainingState
 Tensors = dict[str, torch.Tensor]
 Loaded = Tensors | torch.Tensor | bytes
 OURS, OURS_ONLY = "Starling", "Starling, bytes only"
-S3FS, S3FS_ONLY = "s3fs, verified, as tensors", "s3fs, bytes only"
+S3FS, S3FS_ONLY, S3FS_WHOLE = "s3fs, verified, as tensors", "s3fs, bytes only: open", "s3fs, bytes only: cat_file"
 LOCAL = "torch.load, local file"
 
 
@@ -67,6 +68,7 @@ def ways_to_load(stored: Stored) -> dict[str, Callable[[], Loaded]]:
         OURS_ONLY: lambda: _our_bytes(stored),
         S3FS: lambda: _s3fs_verified(stored),
         S3FS_ONLY: lambda: _s3fs(stored),
+        S3FS_WHOLE: lambda: _s3fs_whole(stored),
         LOCAL: lambda: _local(stored),
     }
 
@@ -103,12 +105,24 @@ def _s3fs_verified(stored: Stored) -> Tensors:
 
 
 def _s3fs(stored: Stored) -> bytes:
-    import s3fs
-
-    files = s3fs.S3FileSystem(endpoint_url=stored.place.endpoint_url, skip_instance_cache=True)
-    with files.open(f"{stored.place.bucket}/store/{stored.manifest.parts[0].key}") as file:
+    """As one stream."""
+    with _s3_files(stored).open(_path(stored)) as file:
         content: bytes = file.read()
     return content
+
+
+def _s3fs_whole(stored: Stored) -> bytes:
+    """In ranges, several at once."""
+    content: bytes = _s3_files(stored).cat_file(_path(stored))
+    return content
+
+
+def _s3_files(stored: Stored) -> s3fs.S3FileSystem:
+    return s3fs.S3FileSystem(endpoint_url=stored.place.endpoint_url, skip_instance_cache=True)
+
+
+def _path(stored: Stored) -> str:
+    return f"{stored.place.bucket}/store/{stored.manifest.parts[0].key}"
 
 
 def _local(stored: Stored) -> Tensors:

@@ -10,6 +10,8 @@ from starling.infra.records import Event, EventKind
 from starling.orchestrator.interruptions import steps_redone
 
 HARD = (Kind.KILL_NODE, Kind.KILL_AGENT, Kind.KILL_SUPERVISOR, Kind.KILL_WORKER)
+AT_NOBODY = (Kind.STORE, Kind.STOP, Kind.KILL_CONTROLLER)
+"""Those that are aimed at no node; of the others, one that found nobody did nothing."""
 HEARD_SECONDS = 3.0
 """From the start of a notice to the drain: it is polled once a second, then all nodes finish a step and vote."""
 LAPSE_SECONDS = 12.0
@@ -32,6 +34,8 @@ def bound(played: Played, evidence: Evidence, every_steps: int) -> int:
 def is_hard(played: Played, evidence: Evidence) -> bool:
     """Whether a fault leaves no time to save."""
     fault = played.fault
+    if not (played.hit or fault.kind in AT_NOBODY):
+        return False
     troubled = any(start < played.until and played.at < end for _, start, end in evidence.windows())
     match fault.kind:
         case Kind.NOTICE:

@@ -20,6 +20,8 @@ MOMENT_PATIENCE = 12.0
 """A moment that does not come is not waited for for ever: then the fault strikes where the run is."""
 STEPS_PATIENCE = 60.0
 END_PATIENCE = 180.0
+PLAYED_AT_LEAST = 0.8
+"""The share of a schedule that must have been played to prove anything."""
 
 
 class Driver:
@@ -35,6 +37,7 @@ class Driver:
         self.trace = Trace()
         self.played: list[Played] = []
         self.complaints: list[str] = []
+        self.remarks: list[str] = []
 
     def run(self) -> None:
         """Create the run, play, wait for the end. What goes wrong meanwhile is in `complaints`."""
@@ -62,7 +65,7 @@ class Driver:
         for number, fault in enumerate(self._schedule.faults, 1):
             note = self._await(fault, struck_at_step)
             if note is None:
-                self._say(f"the run was over before fault {number}")
+                self._note_unplayed(number - 1)
                 return
             sight = self._look()
             played = self._striker.strike(number, fault, sight, note)
@@ -71,6 +74,12 @@ class Driver:
             self._hold_back(len(self._schedule.faults) - number)
             what = f"{fault.what} ({', '.join(played.hit)})" if played.hit else fault.what
             self._say(f"{played.at - self._began:6.1f} s  step {sight.step:4}  {number:3}. {what} {note}".rstrip())
+
+    def _note_unplayed(self, played: int) -> None:
+        planned = len(self._schedule.faults)
+        what = f"the run was over when {played} of {planned} faults had struck"
+        self._say(what)
+        (self.remarks if played >= PLAYED_AT_LEAST * planned else self.complaints).append(what)
 
     def _await(self, fault: Fault, since: int) -> str | None:
         """Wait for the fault's moment: what was not as wanted, or None if the run is over."""

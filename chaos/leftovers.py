@@ -15,7 +15,7 @@ from chaos.scene import RUN, Scene
 from starling.infra import layout
 from starling.infra.store import Store
 from starling.infra.store.folder import FolderStore
-from starling.trainer.checkpoint.manifest import committed_and_begun
+from starling.trainer.checkpoint.manifest import take_inventory
 
 
 def leftovers(scene: Scene) -> list[str]:
@@ -76,10 +76,13 @@ def _folder_store(store: Store) -> Iterator[str]:
 
 
 def _parts(store: Store) -> Iterator[str]:
-    committed, begun = committed_and_begun(store, layout.checkpoints(RUN))
-    yield from (f"parts of step {step}, which was never committed" for step in begun)
-    if not committed:
+    there = take_inventory(store, layout.checkpoints(RUN))
+    if not there.committed:
         yield "no checkpoint"
+        return
+    yield from (f"parts of step {step}, which was never committed" for step in there.begun)
+    # Those of the newest checkpoint would be removed after the next one.
+    yield from (f"unnamed parts of step {step}" for step in there.crowded if step != there.committed[-1])
 
 
 def _multipart_uploads(store: Store) -> int:

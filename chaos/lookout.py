@@ -17,7 +17,7 @@ from starling.infra.processes import HOME, MARKER, marks_by_pid
 from starling.infra.providers.local.folder import NodeFolder
 from starling.infra.records import Progress, RunRecord, Verdict
 from starling.orchestrator.reading import read_spec, read_verdict
-from starling.trainer.checkpoint.manifest import committed_and_begun
+from starling.trainer.checkpoint.manifest import take_inventory
 from starling.trainer.rendezvous_state import Group
 
 
@@ -76,8 +76,8 @@ class Lookout:
 
     def uploading(self) -> bool:
         """Whether a checkpoint has begun to arrive in the store and is not committed."""
-        committed, begun = committed_and_begun(self._scene.store, layout.checkpoints(RUN))
-        return bool(begun) and begun[-1] > max(committed, default=-1)
+        there = take_inventory(self._scene.store, layout.checkpoints(RUN))
+        return bool(there.begun) and there.begun[-1] > max(there.committed, default=-1)
 
     def record(self) -> RunRecord:
         return RunRecord.from_bytes(self._scene.store.get(layout.run_record(RUN)).data)

@@ -61,7 +61,7 @@ class Session:
                 trace=driver.trace,
                 complaints=tuple(driver.complaints),
                 leftovers=tuple(leftovers(scene)),
-                remarks=tuple(remarks(scene.store)),
+                remarks=(*driver.remarks, *remarks(scene.store)),
                 seconds=time.time() - began,
             )
             broken = tuple(violations(evidence, EVERY_STEPS))

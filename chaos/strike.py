@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from chaos.bounds import AT_NOBODY
 from chaos.chores import Chore, Resume, StopAndResume
 from chaos.evidence import Played
 from chaos.lookout import Lookout, Sight
@@ -33,7 +34,7 @@ class Striker:
     def strike(self, number: int, fault: Fault, sight: Sight, note: str) -> Played:
         """Make it happen now, to those whom `sight` shows."""
         at = time.time()
-        victims = () if fault.kind in (Kind.STORE, Kind.STOP, Kind.KILL_CONTROLLER) else sight.victims(fault.who)
+        victims = () if fault.kind in AT_NOBODY else sight.victims(fault.who)
         match fault.kind:
             case Kind.STORE:
                 self._open_window(fault)
@@ -43,7 +44,7 @@ class Striker:
                 _signal(self._lookout.controllers(), signal.SIGKILL)
                 self.chores.append(Resume(self._scene, fault.seconds))
             case _:
-                self._hit(fault, victims, at)
+                victims = self._hit(fault, victims, at)
                 note = note or ("" if victims else "nobody was there to be hit")
         return Played(
             number=number,
@@ -81,7 +82,8 @@ class Striker:
             act()
         self._later = []
 
-    def _hit(self, fault: Fault, victims: tuple[str, ...], at: float) -> None:
+    def _hit(self, fault: Fault, victims: tuple[str, ...], at: float) -> tuple[str, ...]:
+        """Strike these nodes; those of them that had what was to be struck."""
         part = {
             Kind.KILL_AGENT: "agent",
             Kind.KILL_SUPERVISOR: "supervisor",
@@ -92,13 +94,15 @@ class Striker:
         if fault.kind in (Kind.NOTICE, Kind.KILL_NODE):
             for node in victims:
                 self._interrupt(node, fault.seconds if fault.kind is Kind.NOTICE else None, at)
-            return
-        pids = [pid for node in victims for pid in self._lookout.processes_of(node, part[fault.kind])]
+            return victims
+        pids_of = {node: self._lookout.processes_of(node, part[fault.kind]) for node in victims}
+        pids = [pid for found in pids_of.values() for pid in found]
         if fault.kind in (Kind.FREEZE_NODE, Kind.FREEZE_WORKER):
             _signal(pids, signal.SIGSTOP)
             self._later.append((at + fault.seconds, lambda: _signal(pids, signal.SIGCONT)))
         else:
             _signal(pids, signal.SIGKILL)
+        return tuple(node for node, found in pids_of.items() if found)
 
     def _interrupt(self, node: str, notice: float | None, at: float) -> None:
         """What `starling interrupt` does, without waiting for a new Python."""

@@ -76,10 +76,6 @@ class Group(ABC):
         """End everything."""
 
     @abstractmethod
-    def refill(self) -> None:
-        """Start a new node for every one that was lost."""
-
-    @abstractmethod
     def roots(self) -> dict[str, int]:
         """Living nodes: name -> pid of the process from which all others of the node descend."""
 

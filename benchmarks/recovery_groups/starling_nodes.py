@@ -35,8 +35,8 @@ _LOGGED = {
 
 
 class StarlingNodes(Group):
-    """Nodes of one run. While losses are measured its controller is held (SIGSTOP), so that no replacement boots on
-    the very cores whose recovery is timed: on a real cluster it would boot elsewhere, and torchrun starts none."""
+    """Nodes of one run. Its controller is held (SIGSTOP), so that no replacement boots on the very cores whose
+    recovery is timed: on a real cluster it would boot elsewhere, and torchrun starts none."""
 
     def __init__(self, folder: Path, size: int, store_uri: str, environment: dict[str, str]) -> None:
         super().__init__(folder, size)
@@ -52,13 +52,13 @@ class StarlingNodes(Group):
 
     def await_whole(self) -> None:
         super().await_whole()
-        self._signal_controller(signal.SIGSTOP)
-
-    def refill(self) -> None:
-        self._signal_controller(signal.SIGCONT)
+        self._hold_controller()
 
     def stop(self) -> None:
         kill_all({HOME: str(self._home)})
+        provider = LocalProvider(home=self._home)
+        for machine in provider.list():
+            provider.terminate(machine.node)  # its temporary files go with it
 
     def roots(self) -> dict[str, int]:
         folders = sorted((self._home / "nodes").glob("[!.]*"))
@@ -92,10 +92,10 @@ class StarlingNodes(Group):
             "store": self._store_uri,
         }
 
-    def _signal_controller(self, number: signal.Signals) -> None:
+    def _hold_controller(self) -> None:
         for pid, marks in marks_by_pid((HOME, MARKER)).items():
             if marks == {HOME: str(self._home)}:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGSTOP)
 
 
 def _machine_pid(folder: Path) -> int:

@@ -60,7 +60,9 @@ class TorchrunNodes(Group):
             self._host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             assert self._host.stdout is not None
             self._host.stdout.readline()
-        self.refill()
+        for number in range(self.size):
+            name = f"agent-{number}"
+            self._agents[name] = self._start_agent(name, is_host=number == 0 and not self._settings.host_outside)
 
     def stop(self) -> None:
         kill(with_descendants(self.roots().values()))
@@ -69,11 +71,6 @@ class TorchrunNodes(Group):
         if self._host is not None:
             self._host.kill()
             self._host.communicate()
-
-    def refill(self) -> None:
-        for _ in range(self.size - len(self.roots())):
-            name = f"agent-{len(self._agents)}"
-            self._agents[name] = self._start_agent(name, is_host=not self._agents and not self._settings.host_outside)
 
     def roots(self) -> dict[str, int]:
         return {name: agent.pid for name, agent in self._agents.items() if agent.poll() is None}

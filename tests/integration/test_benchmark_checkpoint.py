@@ -21,4 +21,4 @@ def test_a_small_run_saves_to_both_stores_and_loads() -> None:
     assert found["commit_folder_s"] * 1000 > found["blocked_folder_ms"], "it is committed after training goes on"
     folder, s3, load = found["tables"]
     assert len(folder["rows"]) == len(s3["rows"]) == 4
-    assert len(load["rows"]) == 5
+    assert len(load["rows"]) == 6

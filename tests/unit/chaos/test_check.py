@@ -52,6 +52,12 @@ CALM = Evidence(
 )
 
 
+def test_a_fault_that_hit_nobody_explains_nothing() -> None:
+    missed = dataclasses.replace(played(120, Kind.KILL_NODE), hit=())
+    assert violations(with_loss(3, missed), EVERY)
+    assert not violations(with_loss(3, played(120, Kind.KILL_NODE)), EVERY)
+
+
 def with_loss(redone: int, *causes: Played) -> Evidence:
     """A round at 125 that begins again where 250 steps had been made."""
     again = round_(125, 1, 250 - redone, 250)
