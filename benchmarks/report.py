@@ -111,7 +111,7 @@ def machine() -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{len(os.sched_getaffinity(0))} cores, {_processor()}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release().partition("-")[0]}, Python {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}, Python {platform.python_version()}",
         "libraries": ", ".join(f"{name} {_version(name)}" for name in VERSIONS),
     }
 
