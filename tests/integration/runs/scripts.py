@@ -29,7 +29,7 @@ class ScriptRun:
         spec = {
             "name": "script",
             "code": "scripts",
-            "command": {"run": run, "folder": "out", "every": 1, "settle": 1, **command},
+            "command": {"run": run, "folder": "out", "every": 1, "settle": 0.5, **command},
             "nodes": {"min": 1, "max": nodes},
         }
         starling.spec.write_text(yaml.safe_dump(spec))
