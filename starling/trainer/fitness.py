@@ -1,17 +1,22 @@
-"""Whether this node computes the same bits as the run's other nodes."""
+"""Whether this node can serve the run: computes the same bits as its other nodes, above all."""
 
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from starling.infra import layout
 from starling.infra.errors import ObjectExists, StarlingError
 from starling.infra.store.base import Store
+from starling.infra.supervision import EXIT_UNFIT, UNFIT
 from starling.trainer.config import Job
 from starling.trainer.determinism import device_fingerprint, set_up_device
+
+log = logging.getLogger(__name__)
 
 
 def check_fitness(store: Store, job: Job) -> str | None:
@@ -27,6 +32,16 @@ def check_fitness(store: Store, job: Job) -> str | None:
         return None
     except ObjectExists:
         return difference(json.loads(store.get(key).data), mine)
+
+
+def declare_unfit(work_dir: Path, why: str) -> int:
+    """Tell the agent that this node cannot serve the run; returns the exit code to end with."""
+    log.error("this node cannot serve the run: %s", why)
+    try:
+        (work_dir / UNFIT).write_text(why)
+    except OSError as error:
+        log.error("which cannot even be written down: %s", error)  # the exit code tells the agent all the same
+    return EXIT_UNFIT
 
 
 def difference(theirs: dict[str, Any], mine: dict[str, Any]) -> str | None:

@@ -35,14 +35,14 @@ from starling.infra.journal import Journal
 from starling.infra.processes import die_with_parent
 from starling.infra.records import EventKind, Failure, Progress
 from starling.infra.store import Store, open_store
-from starling.infra.supervision import EXIT_LEFT, EXIT_UNFIT, EXIT_VERDICT, PROGRESS, UNFIT
+from starling.infra.supervision import EXIT_LEFT, EXIT_VERDICT, PROGRESS
 from starling.trainer.announce import announce_stopped
 from starling.trainer.checkpoint.handover import hand_over
 from starling.trainer.config import Job
 from starling.trainer.control import Control, Request
 from starling.trainer.determinism import CUBLAS_WORKSPACE
 from starling.trainer.failures import TRIES, Judgement, collect_failures, report_failure
-from starling.trainer.fitness import check_fitness
+from starling.trainer.fitness import check_fitness, declare_unfit
 from starling.trainer.loop import Outcome
 from starling.trainer.progress import StepCounter
 from starling.trainer.rendezvous import RendezvousCancelled, Settings, StoreRendezvous
@@ -180,17 +180,10 @@ class Supervisor(LocalElasticAgent):
             self._rendezvous_handler.set_closed()
             return True
         if Judgement.NODE_UNFIT in judgements:
-            self._say_unfit(f"{TRIES} rounds in a row failed on this node, the last with: {failures[-1].error}")
-            self.exit_code = EXIT_UNFIT
+            why = f"{TRIES} rounds in a row failed on this node, the last with: {failures[-1].error}"
+            self.exit_code = declare_unfit(self._job.work_dir, why)
             return True
         return False
-
-    def _say_unfit(self, why: str) -> None:
-        log.error("this node cannot serve the run: %s", why)
-        try:
-            (self._job.work_dir / UNFIT).write_text(why)
-        except OSError as error:
-            log.error("which cannot even be written down: %s", error)  # the exit code tells the agent all the same
 
     def _is_stuck(self) -> bool:
         """Whether the same members have lost each other again and again at the same step: nobody of them died."""
@@ -250,8 +243,7 @@ def _supervise(job: Job, job_path: Path) -> int:
     store = open_store(job.store_uri)
     misfit = check_fitness(store, job)
     if misfit is not None and job.training.exact and job.training.on_mismatch == "refuse":
-        (job.work_dir / UNFIT).write_text(misfit)
-        return EXIT_UNFIT
+        return declare_unfit(job.work_dir, misfit)
     settings = Settings(least=job.min_nodes, most=job.max_nodes, join_timeout=JOIN_TIMEOUT)
     prefix = layout.rendezvous(job.run, job.incarnation)
     control = Control(job.work_dir)

@@ -20,9 +20,10 @@ from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 from starling.infra.errors import NoRoom, StoreUnavailable
 from starling.infra.processes import PARENT
 from starling.infra.store import Store
-from starling.infra.supervision import EXIT_LEFT, EXIT_UNFIT, EXIT_VERDICT, UNFIT
+from starling.infra.supervision import EXIT_LEFT, EXIT_VERDICT
 from starling.trainer.control import Control, Request
 from starling.trainer.failures import TRIES, Judgement
+from starling.trainer.fitness import declare_unfit
 from starling.trainer.rendezvous import StoreRendezvous
 from starling.trainer.script.conclusion import await_result, give_result, peer_is_lost, tell
 from starling.trainer.script.ending import end_processes, grace_seconds
@@ -122,7 +123,7 @@ class ScriptSupervisor(LocalElasticAgent):
         except RoundOver as over:
             outcome = Outcome(end=over.end, cause=over.end.cause)
         except (NoRoom, NothingWhole) as error:
-            return self._unfit(str(error))
+            return declare_unfit(self._job.work_dir, str(error))
         finally:
             progress.close()
             this.words.close()
@@ -278,7 +279,9 @@ class ScriptSupervisor(LocalElasticAgent):
             self._remaining_restarts -= 1  # what scripts see as TORCHELASTIC_RESTART_COUNT
             judgement = tell(this, lambda: self._teller.failed(failure)) or judgement
             if judgement is Judgement.NODE_UNFIT:
-                return self._unfit(f"{TRIES} rounds in a row failed on this node, the last with: {failure.error}")
+                return declare_unfit(
+                    self._job.work_dir, f"{TRIES} rounds in a row failed on this node, the last with: {failure.error}"
+                )
         if cause == PEER_LOST and self._is_stuck(this):
             stuck = stuck_failure(self._job, this.number, LOSSES)
             judgement = tell(this, lambda: self._teller.failed(stuck)) or judgement
@@ -299,15 +302,9 @@ class ScriptSupervisor(LocalElasticAgent):
         self._misread += 1
         if self._misread < MISREADINGS:
             return None
-        return self._unfit("files of a snapshot came out damaged here, and again when they had been uploaded anew")
-
-    def _unfit(self, why: str) -> int:
-        log.error("this node cannot serve the run: %s", why)
-        try:
-            (self._job.work_dir / UNFIT).write_text(why)
-        except OSError as error:
-            log.error("which cannot even be written down: %s", error)  # the exit code tells the agent all the same
-        return EXIT_UNFIT
+        return declare_unfit(
+            self._job.work_dir, "files of a snapshot came out damaged here, and again when they had been uploaded anew"
+        )
 
     def _is_stuck(self, this: Round) -> bool:
         """Whether the same nodes have lost each other again and again: nobody of them died."""
