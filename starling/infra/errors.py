@@ -9,13 +9,36 @@ StarlingError
 │   ├── ObjectCorrupt           the bytes are not the bytes that were written (checksum)
 │   ├── StoreAccessDenied       credentials or permissions are wrong: stop and tell the user
 │   └── StoreUnavailable        retries are used up: try later
+│       └── StoreCredentialsExpired  log in again; nothing is lost meanwhile
 ├── ProviderError               a machine could not be bought, listed or released
-│   └── NoCapacity              this offer cannot be had now: take another offer or wait
+│   ├── NoCapacity              this offer cannot be had now: take another offer or wait
+│   │   ├── QuotaReached        the account's limit: take an offer that counts against another one, or have it raised
+│   │   └── PriceTooLow         the highest price we may pay is below the market's: wait, or raise it
+│   ├── Throttled               too many calls: the same call again, later
+│   ├── ProviderUnavailable     the provider fails, and may have done what was asked or not: ask the same again
+│   ├── CredentialsExpired      log in again; nodes go on meanwhile
+│   ├── NotAuthorised           a permission is missing: stop and name it
+│   ├── Misconfigured           a setting is wrong: stop and name it
+│   └── NotThere                it does not exist (any more): fine for who wanted it gone
 ├── NoRoom                      this machine's own disk is full: another machine may have room
 └── ImdsUnavailable             the node's metadata service gave no sensible answer: ask again, report if it lasts
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why one offer could not be had."""
+
+    instance_type: str
+    zone: str
+    market: str
+    kind: type[NoCapacity]
+    """NoCapacity, QuotaReached or PriceTooLow."""
+    message: str
 
 
 class StarlingError(Exception):
@@ -58,12 +81,53 @@ class StoreUnavailable(StoreError):
     """The store did not answer properly within all retries."""
 
 
+class StoreCredentialsExpired(StoreUnavailable):
+    """The credentials for the store have run out; once they are renewed everything goes on."""
+
+
 class ProviderError(StarlingError):
     """A provider could not launch, list or terminate a machine."""
 
 
 class NoCapacity(ProviderError):
-    """The offer cannot be had at present."""
+    """None of the offers can be had at present; nothing was launched."""
+
+    def __init__(self, message: str, refusals: tuple[Refusal, ...] = ()) -> None:
+        super().__init__(message)
+        self.refusals = refusals
+        """What each offer was refused for, where the provider said so."""
+
+
+class QuotaReached(NoCapacity):
+    """The account may not have more machines of this kind."""
+
+
+class PriceTooLow(NoCapacity):
+    """The market asks more than we may pay."""
+
+
+class Throttled(ProviderError):
+    """Too many calls in too short a time; nothing was done."""
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider failed or did not answer; whether it did what was asked is unknown."""
+
+
+class CredentialsExpired(ProviderError):
+    """The credentials have run out."""
+
+
+class NotAuthorised(ProviderError):
+    """The credentials do not permit the call; the message names the missing action."""
+
+
+class Misconfigured(ProviderError):
+    """The provider cannot accept what we ask for; the message names the setting."""
+
+
+class NotThere(ProviderError):
+    """What was asked for does not exist, or not any more."""
 
 
 class NoRoom(StarlingError):

@@ -48,6 +48,18 @@ class Offer(Record):
     market: Market
     price_per_hour: float
     gpus: int = 0
+    device: str | None = None
+    """What computes: the GPU's model ("A10G"), or without GPUs the family of the machine ("c7i"). An exact run keeps to
+    one. None: there is but one kind."""
+    gpu_memory: float = 0.0
+    """GiB of one GPU."""
+    on_demand_price: float | None = None
+    """US dollars an hour that the same machine costs on demand; None: unknown, or there is no such market."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells offers of one provider apart."""
+        return self.instance_type, self.zone, self.market.value
 
 
 class Termination(Record):
@@ -60,7 +72,7 @@ class Termination(Record):
 class NodeIntent(Record):
     """The controller's word about one node, created before the launch call.
 
-    (run, slot, generation) is the client token: a stale controller's launch repeats and never adds.
+    (run, slot, generation, attempt) is the client token: a stale controller's launch repeats and never adds.
     """
 
     node: str
@@ -69,6 +81,14 @@ class NodeIntent(Record):
     slot: int
     generation: int
     offer: Offer
+    """What was bought; until then the best of `candidates`."""
+    candidates: tuple[Offer, ...] = ()
+    """What the provider may choose from in this attempt, best first; empty: only `offer`."""
+    attempt: int = 0
+    """Counts launches of this node that were refused for certain. (node, attempt) is the client token of a launch: the
+    same attempt always asks for the same candidates, and never yields a second machine."""
+    instance_id: str | None = None
+    """The machine, once the provider has named it."""
     wanted_at: float
     """When the controller decided to launch; a bill starts here at the earliest."""
     authorised_until: float | None
@@ -169,6 +189,8 @@ class RunRecord(Record):
 
     run: str
     created_at: float
+    resumed_at: float | None = None
+    """When the current incarnation began; None: with the run."""
     incarnation: int = 0
     """Counts resumes; every incarnation has its own rendezvous and its own verdict."""
     code_sha256: str | None = None
@@ -238,6 +260,10 @@ class EventKind(StrEnum):
     DECISION = "decision"
     """The controller's reason, when it changes."""
     NODE_WANTED = "node-wanted"
+    NODE_LAUNCHED = "node-launched"
+    """A machine was bought: data {offer, instance_id, attempt}."""
+    LAUNCH_REFUSED = "launch-refused"
+    """Every offer of an attempt was refused: data {attempt, refusals: [{instance_type, zone, market, kind, message}]}."""
     NODE_UP = "node-up"
     NODE_NOTICE = "node-notice"
     NODE_ENDED = "node-ended"

@@ -12,15 +12,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from chaos.flaky_proxy import FlakyProxy, Trouble, flaky_proxy
-from chaos.s3_server import S3Server
 from starling.infra.clock import FakeClock
 from starling.infra.errors import (
     ObjectExists,
     StoreAccessDenied,
+    StoreCredentialsExpired,
     StoreError,
     StoreUnavailable,
     VersionConflict,
 )
+from starling.infra.region.s3_server import S3Server
 from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
 from starling.infra.store.s3_client import S3Patience
@@ -228,7 +229,7 @@ def test_a_body_that_always_breaks_off_is_reported_in_the_end(store: Store, prox
     ("status", "code", "kind"),
     [
         (403, "AccessDenied", StoreAccessDenied),
-        (400, "ExpiredToken", StoreAccessDenied),
+        (400, "ExpiredToken", StoreCredentialsExpired),
         (403, "RequestTimeTooSkewed", StoreAccessDenied),
         (301, "PermanentRedirect", StoreAccessDenied),
         (507, "XStorageFull", StoreUnavailable),
@@ -243,6 +244,23 @@ def test_a_refusal_is_reported_by_its_code_and_not_retried(
         store.put("k", b"1")
     assert type(caught.value) is kind
     assert proxy.count("PUT") == 1
+
+
+def test_a_new_login_is_picked_up(
+    store: Store, proxy: FlakyProxy, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = tmp_path / "credentials"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(login))
+    login.write_text("[default]\naws_access_key_id = OLD\naws_secret_access_key = old\n")
+    proxy.play(Trouble.ANSWER, "PUT", status=400, code="ExpiredToken")
+    with pytest.raises(StoreCredentialsExpired, match="log in again"):
+        store.put("k", b"1")
+    keys = f"aws_access_key_id = {s3_server.access_key}\naws_secret_access_key = {s3_server.secret_key}\n"
+    login.write_text(f"[default]\n{keys}")
+    store.put("k", b"2")
+    assert store.get("k").data == b"2"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of just what is tested here

@@ -14,7 +14,7 @@ from typing import Any
 import boto3.session
 import pytest
 
-from chaos.s3_server import S3Server
+from starling.infra.region.s3_server import S3Server
 from starling.infra.errors import ObjectNotFound, StoreAccessDenied, StoreUnavailable, VersionConflict
 from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
@@ -180,7 +180,7 @@ def test_importing_the_store_package_does_not_import_botocore() -> None:
 SERVE_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from chaos.s3_server import s3_server
+from starling.infra.region.s3_server import s3_server
 with s3_server(Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
     time.sleep(60)

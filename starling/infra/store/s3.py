@@ -7,7 +7,8 @@ import itertools
 import random
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
 from urllib.parse import urlencode
@@ -15,7 +16,14 @@ from urllib.parse import urlencode
 from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 from starling.infra.clock import Clock, SystemClock
-from starling.infra.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, VersionConflict
+from starling.infra.errors import (
+    ObjectExists,
+    ObjectNotFound,
+    StoreCredentialsExpired,
+    StoreError,
+    StoreUnavailable,
+    VersionConflict,
+)
 from starling.infra.store.base import ObjectInfo, Versioned
 from starling.infra.store.checksums import corrupt, sha256_of, wrong_size
 from starling.infra.store.keys import check_key, check_prefix, is_key
@@ -46,6 +54,16 @@ class _Place(TypedDict):
 class _Condition(TypedDict, total=False):
     IfMatch: str
     IfNoneMatch: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upload:
+    """Parts of an object that was not completed; they cost what the object would."""
+
+    key: str
+    id: str
+    begun_at: float
+    """Seconds since the epoch."""
 
 
 class S3Store:
@@ -170,6 +188,26 @@ class S3Store:
             reader = RangeReader(self._client, place["Bucket"], place["Key"], self._patience.read_timeout)
             fill_memory(reader, target, read_patiently)
 
+    def unfinished_uploads(self) -> Iterator[Upload]:
+        """Uploads below the store's prefix that were begun and neither completed nor aborted."""
+        with self._errors_at("list unfinished uploads in", f"s3://{self._bucket}/{self._base}"):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._base
+            )
+            for found in (upload for page in pages for upload in page.get("Uploads", [])):
+                key = found["Key"].removeprefix(self._base)
+                yield Upload(key=key, id=found["UploadId"], begun_at=found["Initiated"].timestamp())
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Remove its parts; fine if it is completed or gone."""
+        key = self._base + upload.key
+        try:
+            with self._errors("abort the upload of", upload.key):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload.id)
+        except StoreError as error:
+            if not (isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchUpload"):
+                raise
+
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         if length == 0:  # which no Range header can say
             self.stat(key)
@@ -189,7 +227,16 @@ class S3Store:
         return f"s3://{self._bucket}/{self._base}{key}{at}"
 
     def _errors(self, doing: str, key: str) -> AbstractContextManager[None]:
-        return s3_errors_named(doing, self._name(key))
+        return self._errors_at(doing, self._name(key))
+
+    @contextmanager
+    def _errors_at(self, doing: str, where: str) -> Iterator[None]:
+        try:
+            with s3_errors_named(doing, where):
+                yield
+        except StoreCredentialsExpired:
+            self._clients.renew()
+            raise
 
     def _put_if(self, key: str, data: bytes, condition: _Condition, lost: StoreError) -> str:
         token = secrets.token_hex(8)
@@ -263,7 +310,7 @@ class S3Store:
             fresh.replace(path)
 
     def _listed(self, prefix: str) -> Iterator[ObjectInfo]:
-        with s3_errors_named("list", f"s3://{self._bucket}/{prefix}"):
+        with self._errors_at("list", f"s3://{self._bucket}/{prefix}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             found = [entry for page in pages for entry in page.get("Contents", [])]
         # AWS lists in key order, but servers that keep a tree of folders do not.

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from starling.infra.aws_login import EXPIRED_CODES, EXPIRED_EXCEPTIONS, how_to_log_in
 from starling.infra.errors import (
     ObjectCorrupt,
     ObjectNotFound,
     StoreAccessDenied,
+    StoreCredentialsExpired,
     StoreError,
     StoreUnavailable,
     VersionConflict,
@@ -25,6 +27,7 @@ _NETWORK = "check the network and, if the store's URI has one, its endpoint_url"
 Meaning = tuple[type[StoreError], str]
 
 CODES: dict[str, Meaning] = {
+    **dict.fromkeys(EXPIRED_CODES, (StoreCredentialsExpired, "")),
     "NoSuchKey": (ObjectNotFound, "there is no such object"),
     "404": (ObjectNotFound, "there is no such object"),
     "NoSuchBucket": (StoreAccessDenied, "there is no such bucket: create it, or correct the store's URI"),
@@ -39,7 +42,6 @@ CODES: dict[str, Meaning] = {
     "401": (StoreAccessDenied, _KEYS),
     "InvalidAccessKeyId": (StoreAccessDenied, _KEYS),
     "SignatureDoesNotMatch": (StoreAccessDenied, _KEYS),
-    "ExpiredToken": (StoreAccessDenied, "the credentials have expired: log in again"),
     "InvalidToken": (StoreAccessDenied, _KEYS),
     "RequestTimeTooSkewed": (StoreAccessDenied, "set this machine's clock"),
     "PermanentRedirect": (StoreAccessDenied, _REGION),
@@ -54,18 +56,15 @@ CODES: dict[str, Meaning] = {
     "ThrottlingException": (StoreUnavailable, _BUSY),
     "RequestLimitExceeded": (StoreUnavailable, _BUSY),
 }
-"""Error code of a response -> (what the caller gets, what the user should know). Other 5xx are StoreUnavailable too."""
+"""Error code of a response -> (what the caller gets, what the user should know; how to log in is said when it is
+needed). Other 5xx are StoreUnavailable too."""
 
 EXCEPTIONS: dict[str, Meaning] = {
+    **dict.fromkeys(EXPIRED_EXCEPTIONS, (StoreCredentialsExpired, "")),
     "NoCredentialsError": (StoreAccessDenied, _KEYS),
     "PartialCredentialsError": (StoreAccessDenied, _KEYS),
-    "CredentialRetrievalError": (StoreAccessDenied, _KEYS),
-    "TokenRetrievalError": (StoreAccessDenied, _KEYS),
-    "NoAuthTokenError": (StoreAccessDenied, _KEYS),
     "UnknownCredentialError": (StoreAccessDenied, _KEYS),
     "UnknownTokenProviderError": (StoreAccessDenied, _KEYS),
-    "LoginError": (StoreAccessDenied, "log in again: aws login"),
-    "SSOError": (StoreAccessDenied, "log in again: aws sso login"),
     "ProfileNotFound": (StoreAccessDenied, "check AWS_PROFILE and ~/.aws"),
     "FlexibleChecksumError": (ObjectCorrupt, "its content does not match the checksum that the server keeps"),
     "ConnectionError": (StoreUnavailable, _NETWORK),
@@ -98,6 +97,7 @@ def store_error(doing: str, where: str, error: ClientError | BotoCoreError) -> S
     else:
         kind, advice = _meaning_of_exception(error)
         reason = str(error)
+    advice = advice or how_to_log_in(error)
     return kind(f"cannot {doing} {where}: {reason.rstrip('.')}; {advice}")
 
 

@@ -10,7 +10,8 @@ import botocore.exceptions
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from starling.infra.errors import StoreAccessDenied, StoreError, StoreUnavailable
+from starling.infra.aws_login import EXPIRED_CODES, how_to_log_in
+from starling.infra.errors import StoreAccessDenied, StoreCredentialsExpired, StoreError, StoreUnavailable
 from starling.infra.store.s3_errors import CODES, EXCEPTIONS, s3_errors_named, store_error
 
 
@@ -38,7 +39,8 @@ def test_every_code_says_what_where_and_what_to_do(code: str) -> None:
     kind, advice = CODES[code]
     error = store_error("write", "s3://bucket/k", response(code))
     assert type(error) is kind
-    assert str(error) == f"cannot write s3://bucket/k: {code}, words; {advice}"
+    assert bool(advice) == (code not in EXPIRED_CODES)
+    assert str(error) == f"cannot write s3://bucket/k: {code}, words; {advice or how_to_log_in()}"
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, StoreError), (404, StoreError), (500, StoreUnavailable)])
@@ -57,9 +59,21 @@ def test_whatever_the_network_does_the_store_is_unavailable(kind: type[BotoCoreE
     assert type(store_error("write", "s3://bucket/k", instance(kind))) is StoreUnavailable
 
 
-@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "Credential|Token|SSO|Profile"))
-def test_whatever_is_wrong_with_credentials_access_is_denied(kind: type[BotoCoreError]) -> None:
+NEVER_WERE_GOOD = "(No|Partial|Unknown)Credential|UnknownToken|Profile"
+
+
+@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", NEVER_WERE_GOOD))
+def test_without_usable_credentials_access_is_denied(kind: type[BotoCoreError]) -> None:
     assert type(store_error("write", "s3://bucket/k", instance(kind))) is StoreAccessDenied
+
+
+@pytest.mark.parametrize(
+    "kind", raised_by_botocore("BotoCoreError", f"^(?!{NEVER_WERE_GOOD}).*(Credential|Token|SSO|Login)")
+)
+def test_credentials_that_can_be_renewed_are_waited_for(kind: type[BotoCoreError]) -> None:
+    error = store_error("write", "s3://bucket/k", instance(kind))
+    assert type(error) is StoreCredentialsExpired
+    assert "log in again" in str(error)
 
 
 def test_an_unknown_exception_is_told_and_keeps_its_cause() -> None:
