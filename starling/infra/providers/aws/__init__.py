@@ -1,0 +1,1 @@
+"""Nodes are EC2 instances."""

@@ -1,0 +1,1 @@
+"""The checks of `starling doctor`: each says what it found and, if that is not right, what to do."""

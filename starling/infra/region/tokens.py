@@ -1,0 +1,42 @@
+"""Client tokens: a call that is repeated with the same token is answered as the first time, and does nothing.
+
+moto ignores them. As with AWS, a call that was refused leaves no trace, so that its token may be used again, and the
+same token with other parameters is a mistake.
+"""
+
+from __future__ import annotations
+
+from starling.infra.region.calls import Answer, Call, Refused
+
+ACTIONS = frozenset({"CreateFleet", "CreateLaunchTemplate", "CreateLaunchTemplateVersion", "RunInstances"})
+
+
+class ClientTokens:
+    """Answers given so far, by token."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[str, str, str], tuple[dict[str, str], Answer]] = {}
+
+    def recall(self, call: Call) -> Answer | None:
+        """The answer that this very call was given before. Raises Refused if its token belongs to another call."""
+        known = self._given.get(_key(call)) if _counts(call) else None
+        if known is None:
+            return None
+        if known[0] != call.form:
+            raise Refused(
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used",
+            )
+        return known[1]
+
+    def keep(self, call: Call, answer: Answer) -> None:
+        if _counts(call) and answer.status < 300:
+            self._given[_key(call)] = (call.form, answer)
+
+
+def _counts(call: Call) -> bool:
+    return call.service == "ec2" and call.action in ACTIONS and bool(call.form.get("ClientToken"))
+
+
+def _key(call: Call) -> tuple[str, str, str]:
+    return call.region, call.action, call.form["ClientToken"]

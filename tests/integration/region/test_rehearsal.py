@@ -1,0 +1,87 @@
+"""`starling rehearse`, whole: four nodes in the emulated region, everything that the shipped script does to them, and
+nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from starling.infra.processes import marks_by_pid
+from starling.infra.region.keeper import MACHINE
+from tests.integration.region.conftest import wait_for
+
+ROOT = Path(__file__).parents[3]
+SPEC = "configs/retinopathy-aws.yaml"
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """With its temporary files in a folder of our own, so that we see what it leaves."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "starling.cli", "rehearse", *words],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_of(folder: Path) -> set[int]:
+    below = f"{folder.resolve()}/"
+    marked = marks_by_pid([MACHINE, "STARLING_HOME"])
+    return {pid for pid, marks in marked.items() if any(value.startswith(below) for value in marks.values())}
+
+
+@pytest.mark.timeout(300)
+def test_the_shipped_rehearsal_keeps_every_promise(short_folder: Path) -> None:
+    process = start(short_folder, SPEC, "--json")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    told: dict[str, Any] = json.loads(output)
+    assert all(told["promises"].values()), told["promises"]
+    assert len(told["promises"]) == 4
+    assert told["interruptions"]["notice"] >= 1
+    assert told["interruptions"].get("lost", 0) + told["interruptions"].get("hard", 0) >= 1
+    markets = {line["market"] for line in told["ledger"]}
+    zones = {line["zone"] for line in told["ledger"]}
+    assert markets == {"spot", "on-demand"}
+    assert len(zones) >= 2
+    assert 0 < told["cost"] < told["on_demand_cost"]
+    assert told["rehearsed"]["recoveries"]
+    assert list(short_folder.iterdir()) == []
+    assert processes_of(short_folder) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_rehearsal_that_is_ended_leaves_nothing(number: signal.Signals, short_folder: Path) -> None:
+    process = start(short_folder, SPEC)
+    try:
+        wait_for("machines", lambda: any(short_folder.glob("*/vm/*/console.log")), patience=120)
+        assert processes_of(short_folder)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        wait_for("the end of everything", lambda: not processes_of(short_folder), patience=60)
+        wait_for("an empty folder", lambda: not list(short_folder.iterdir()), patience=60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_is_wrong_is_said_before_anything_starts(short_folder: Path) -> None:
+    script = short_folder / "script.yaml"
+    script.write_text("- {at: 1m, grab: {}}")
+    began = time.monotonic()
+    process = start(short_folder, SPEC, "--script", str(script))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "entry 1 has grab" in errors
+    assert time.monotonic() - began < 50
+    assert list(short_folder.iterdir()) == [script]
