@@ -76,7 +76,7 @@ def _build(arguments: argparse.Namespace, clock: Clock) -> Agent:
         uplink=Uplink(store, settings.run, settings.node, logs, metrics, clock),
         notices=NoticeWatch(imds),
         logs=logs,
-        prepare=partial(prepare, store, settings.node, folder, settings.address, clock, complaint),
+        prepare=partial(prepare, store, settings.node, folder, settings.address, clock, complaint, logs.write),
         clock=clock,
     )
 

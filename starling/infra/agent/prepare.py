@@ -1,4 +1,4 @@
-"""Makes a node ready for its run: checks its GPUs, fetches the spec and the user's code, writes the job."""
+"""Makes a node ready for its run: checks its GPUs, fetches the spec and the user's code, sets up, writes the job."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 
 from starling.infra import layout
 from starling.infra.agent.control import WorkFolder
+from starling.infra.agent.setup_commands import run_setup
 from starling.infra.clock import Clock
 from starling.infra.code import install_requirements, unpack_code
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StarlingError, StoreError, StoreUnavailable, UsageError
@@ -78,12 +79,19 @@ class Preparation:
 
 
 def prepare(
-    store: Store, node: str, folder: Path, address: str, clock: Clock, gpu_complaint: Callable[[int], str | None]
+    store: Store,
+    node: str,
+    folder: Path,
+    address: str,
+    clock: Clock,
+    gpu_complaint: Callable[[int], str | None],
+    sink: Callable[[bytes], None],
 ) -> Outcome:
-    """Do it all; wait for a store that is away. An error of the run (not of this machine) is recorded as a Failure."""
+    """Do it all; wait for a store that is away. An error of the run (not of this machine) is recorded as a Failure.
+    `sink` takes what the user's setup commands print."""
     while True:
         try:
-            return _prepare(store, node, folder, address, clock, gpu_complaint)
+            return _prepare(store, node, folder, address, clock, gpu_complaint, sink)
         except ObjectNotFound as error:
             return Broken(reason=f"the node's records are not in the store: {error}")
         except StoreUnavailable as error:
@@ -92,7 +100,13 @@ def prepare(
 
 
 def _prepare(
-    store: Store, node: str, folder: Path, address: str, clock: Clock, gpu_complaint: Callable[[int], str | None]
+    store: Store,
+    node: str,
+    folder: Path,
+    address: str,
+    clock: Clock,
+    gpu_complaint: Callable[[int], str | None],
+    sink: Callable[[bytes], None],
 ) -> Outcome:
     intent = NodeIntent.from_bytes(store.get(layout.intent(node)).data)
     record = RunRecord.from_bytes(store.get(layout.run_record(intent.run)).data)
@@ -101,6 +115,14 @@ def _prepare(
         if (reason := gpu_complaint(int(spec["nodes"]["gpus_per_node"]))) is not None:
             return Unfit(reason=reason)
         python_path = _fetch_code(store, record.code_sha256, folder)
+        run_setup(
+            spec.get("setup", []),
+            folder=python_path[-1] if python_path else folder,
+            done=folder / "setup.done",
+            content=record.code_sha256 or "",
+            python_path=python_path,
+            sink=sink,
+        )
     except StoreUnavailable:
         raise
     except StarlingError as error:

@@ -1,0 +1,53 @@
+"""Our own package as an archive."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from starling.infra.bootstrap.environment import constraints_sha256
+from starling.infra.bootstrap.package import pack_package
+from starling.infra.code import unpack_code
+from starling.infra.store import Store
+
+ROOT = Path(__file__).parents[3]
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "constraints.txt")
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_archive_holds_the_package_its_requirements_and_their_versions(folder_store: Store, tmp_path: Path) -> None:
+    sha256 = pack_package(folder_store)
+    assert pack_package(folder_store) == sha256
+    place = unpack_code(folder_store, sha256, tmp_path / "unpacked")
+    assert files_below(place / "starling") == files_below(ROOT / "starling")
+    constraints = place / "starling" / "infra" / "bootstrap" / "constraints.txt"
+    assert constraints.read_bytes() == (ROOT / "constraints.txt").read_bytes()
+    wanted = (place / "requirements.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in constraints.read_text().splitlines() if "==" in line}
+    assert {"boto3", "pydantic", "torch"} <= {line.split(">")[0] for line in wanted}
+    assert {line.split(">")[0].lower() for line in wanted} <= pinned
+    assert not any("pytest" in line or "moto" in line for line in wanted)
+    assert len(constraints_sha256()) == 64
+
+
+def test_an_installed_wheel_packs_the_same_files_as_a_checkout(tmp_path: Path) -> None:
+    """Package data that is not declared would be missing on nodes of users who have installed Starling."""
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    checkout.mkdir()
+    for name in BUILT_FROM:  # elsewhere, because building leaves things behind
+        shutil.copy(ROOT / name, checkout)
+    shutil.copytree(
+        ROOT / "starling", checkout / "starling", symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*install, "--target", str(site), str(checkout)], check=True, cwd=tmp_path)
+    assert files_below(site / "starling") == files_below(checkout / "starling")
