@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from benchmarks.loading import OURS, S3FS, S3FS_ONLY, S3FS_WHOLE, seconds_of, store_state, ways_to_load  # noqa: E402
 from benchmarks.report import Goal, Options, Report, Table, main, spread  # noqa: E402
 from benchmarks.saving import Place, Way, all_ways  # noqa: E402
-from chaos.s3_server import S3Server, s3_server  # noqa: E402
+from starling.infra.region.s3_server import S3Server, s3_server  # noqa: E402
 
 GOALS = (
     Goal(figure="blocked_ms", limit=50),

@@ -73,7 +73,8 @@ def _facts(number: int, shape: Shape) -> Facts:
         }
     )
     nodes = [node for slot in range(shape.nodes) for node in _slot(run, slot, shape.past, number * shape.nodes + slot)]
-    return Facts(run=RunRecord(run=run, created_at=BEGAN), spec=spec, verdict=None, nodes=tuple(nodes), offers=(OFFER,))
+    record = RunRecord(run=run, created_at=BEGAN)
+    return Facts(run=record, spec=spec, verdict=None, nodes=tuple(nodes), offers=(OFFER,), listed_at=NOW - 1)
 
 
 def _slot(run: str, slot: int, past: int, count: int) -> Iterator[NodeFacts]:
@@ -110,6 +111,7 @@ def _intent(run: str, slot: int, generation: int) -> NodeIntent:
         wanted_at=wanted_at,
         authorised_until=NOW + 86_400.0,
         launched_at=wanted_at + 40,
+        instance_id=f"i-{run}-{slot}-{generation}",
     )
 
 

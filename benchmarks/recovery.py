@@ -17,7 +17,7 @@ from benchmarks.recovery_groups.group import Group, Loss, NotTraining  # noqa: E
 from benchmarks.recovery_groups.starling_nodes import StarlingNodes  # noqa: E402
 from benchmarks.recovery_groups.torchrun_nodes import Settings, TorchrunNodes  # noqa: E402
 from benchmarks.report import Goal, Options, Report, Table, main, spread  # noqa: E402
-from chaos.s3_server import S3Server, s3_server  # noqa: E402
+from starling.infra.region.s3_server import S3Server, s3_server  # noqa: E402
 
 NODES = 4
 REPETITIONS = 3

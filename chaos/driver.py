@@ -174,8 +174,7 @@ class Driver:
             if node is None:
                 self._striker.kill(pid)
         provider = LocalProvider(home=self._scene.home)
-        for machine in provider.list():
-            provider.terminate(machine.node)
+        provider.terminate([machine.node for machine in provider.list()])
 
 
 def result_of(scene: Scene) -> tuple[str, dict[str, str]]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from chaos.flaky_proxy import flaky_proxy
-from chaos.s3_server import s3_server
+from starling.infra.region.s3_server import s3_server
 from chaos.schedule import NODES
 from chaos.trouble import FolderTrouble, ProxyTrouble, StoreTrouble
 from starling.infra.files import write_atomically

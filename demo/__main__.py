@@ -187,8 +187,7 @@ def _leave_nothing(home: Path) -> None:
         if pid := controller_pid(run, str(home / "store")):
             os.kill(pid, signal.SIGKILL)
     provider = LocalProvider(home=home)
-    for machine in provider.list():
-        provider.terminate(machine.node)
+    provider.terminate([machine.node for machine in provider.list()])
 
 
 if __name__ == "__main__":

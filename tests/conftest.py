@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos import s3_server as servers
+from starling.infra.region import s3_server as servers
 from starling.infra.store import Store, open_store
 
 

@@ -57,8 +57,7 @@ class StarlingNodes(Group):
     def stop(self) -> None:
         kill_all({HOME: str(self._home)})
         provider = LocalProvider(home=self._home)
-        for machine in provider.list():
-            provider.terminate(machine.node)  # its temporary files go with it
+        provider.terminate([machine.node for machine in provider.list()])  # temporary files go with them
 
     def roots(self) -> dict[str, int]:
         folders = sorted((self._home / "nodes").glob("[!.]*"))

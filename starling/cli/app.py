@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from starling.cli.aws_app import aws_app, doctor, gc
+
 app = typer.Typer(
     name="starling",
     help="Trains models on interruptible machines as if those machines never died.",
@@ -18,6 +20,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Datasets in the store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(aws_app, name="aws")
+app.command()(doctor)
+app.command()(gc)
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file.", show_default=False)]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
@@ -36,6 +41,15 @@ StoreUri = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Do not watch: print the run's id and return.")]
 ProviderName = Annotated[str | None, typer.Option("--provider", help="Instead of the spec's.", show_default=False)]
+Regions = Annotated[
+    str | None,
+    typer.Option(
+        "--regions",
+        metavar="A,B|all",
+        help="Regions of AWS; default: $AWS_REGION, the profile's, us-east-1.",
+        show_default=False,
+    ),
+]
 NodeId = Annotated[str | None, typer.Option("--node", help="One node's id.", show_default=False)]
 
 
@@ -71,12 +85,22 @@ def run(
 
 @app.command()
 def resume(
-    run: Run, override: Overrides = None, store: StoreUri = None, detach: Detach = False, json: Json = False
+    run: Run,
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            "--spec", metavar="FILE", help="Go on with this file's nodes, limits, provider, ...", show_default=False
+        ),
+    ] = None,
+    override: Overrides = None,
+    store: StoreUri = None,
+    detach: Detach = False,
+    json: Json = False,
 ) -> None:
     """Let a stopped or failed run go on, or start a new controller for one that is not over; then watch it."""
     from starling.cli.starting import resume_verb
 
-    raise typer.Exit(resume_verb(run, override or [], store, detach=detach, as_json=json))
+    raise typer.Exit(resume_verb(run, override or [], store, spec_file=spec, detach=detach, as_json=json))
 
 
 @app.command()
@@ -174,6 +198,135 @@ def logs(
     from starling.cli.logs import logs_verb
 
     logs_verb(run, store, follow=follow, node=node, as_json=json)
+
+
+@app.command()
+def offers(
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=0, help="GPUs a node must have; default: 1, with --type any.", show_default=False),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option("--gpu-memory", metavar="GIB", min=0, help="Of each GPU, at least.", show_default=False),
+    ] = None,
+    instance_type: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only this; may be given again.", show_default=False),
+    ] = None,
+    regions: Regions = None,
+    market: Annotated[str, typer.Option("--market", help="spot or on-demand.")] = "spot",
+    json: Json = False,
+) -> None:
+    """What AWS sells now: types, zones, spot price, its 30-day mean and maximum, on-demand price. Cheapest first."""
+    from starling.cli.market import offers_verb
+
+    offers_verb(
+        gpus=gpus, gpu_memory=gpu_memory, types=instance_type or [], regions=regions, market=market, as_json=json
+    )
+
+
+@app.command()
+def prices(
+    instance_type: Annotated[str, typer.Argument(metavar="TYPE", help="Such as g5.xlarge.", show_default=False)],
+    days: Annotated[float, typer.Option("--days", help="How far back, at most 90.")] = 30,
+    regions: Regions = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw a .png, .svg or .pdf.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """How the spot price of an instance type went, zone by zone."""
+    from starling.cli.market import prices_verb
+
+    prices_verb(instance_type, days=days, regions=regions, plot=plot, as_json=json)
+
+
+@app.command()
+def rehearse(
+    spec: SpecFile,
+    script: Annotated[
+        Path | None,
+        typer.Option("--script", metavar="FILE", help="What happens in the region, and when.", show_default=False),
+    ] = None,
+    trace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trace",
+            metavar="ZONE=[MEANING:]FILE",
+            help="A spot trace that is a zone's capacity; its numbers mean count, available or preempted.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", min=1, help="Region seconds that pass in one second.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Decides which machines the script means.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep everything it wrote, and say where.")] = False,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Play the whole run through on an emulated AWS on this computer, with interruptions, for $0."""
+    from starling.cli.rehearse import DEFAULT_SCRIPT, Wish, rehearse_verb
+
+    wish = Wish(
+        spec_file=spec,
+        overrides=override or [],
+        script=script or DEFAULT_SCRIPT,
+        traces=trace or [],
+        scale=scale,
+        seed=seed,
+    )
+    raise typer.Exit(rehearse_verb(wish, keep=keep, as_json=json))
+
+
+@app.command()
+def ssh(
+    run: Run,
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="Its id; default: the only one.", show_default=False)
+    ] = None,
+    store: StoreUri = None,
+) -> None:
+    """Open a shell in a node's folder."""
+    from starling.cli.remote import ssh_verb
+
+    ssh_verb(run, node, store)
+
+
+@app.command()
+def put(
+    run: Run,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE... [NODE:]PATH",
+            help="Files, and where to in the node's folder; without NODE: on every node that runs.",
+            show_default=False,
+        ),
+    ],
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Copy files to one node, or to all."""
+    from starling.cli.remote import put_verb
+
+    put_verb(run, words, store, as_json=json)
+
+
+@app.command()
+def get(
+    run: Run,
+    source: Annotated[
+        str, typer.Argument(metavar="[NODE:]PATH", help="A file or a folder in the node's folder.", show_default=False)
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to.", show_default=False)],
+    store: StoreUri = None,
+    json: Json = False,
+) -> None:
+    """Copy a file or a folder from a node."""
+    from starling.cli.remote import get_verb
+
+    get_verb(run, source, folder, store, as_json=json)
 
 
 @app.command()

@@ -61,4 +61,6 @@ def size(count: int) -> str:
 def money(dollars: float | None) -> str:
     if dollars is None:
         return "-"
+    if dollars < 0:
+        return f"-{money(-dollars)}"
     return f"${dollars:.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:.4f}"

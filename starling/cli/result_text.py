@@ -25,7 +25,7 @@ def result_text(told: dict[str, Any]) -> str:
     if script:
         lines.append(snapshot_text(told["snapshot"]))
     redone = "" if script else f", steps redone: {told['steps_redone']}"
-    lines.append(f"interruptions: {told['interruptions']}{redone}, cost: {money(told['cost'])}")
+    lines.append(f"interruptions: {told['interruptions']}{redone}, cost: {cost_text(told)}")
     sign = "sign of life" if script else "step"
     lines += [
         f"  {recovery['kind']} {recovery['node'] or ''}: "
@@ -35,6 +35,15 @@ def result_text(told: dict[str, Any]) -> str:
     if told.get("exact") is False:
         lines.append("not exact: the result depends on what happened to its nodes")
     return "\n".join(lines)
+
+
+def cost_text(told: dict[str, Any]) -> str:
+    """What a run cost, and what it saved, if that is known."""
+    full, saving = told.get("on_demand_cost"), told.get("saving")
+    if full is None or saving is None:
+        return money(told["cost"])
+    share = f", {abs(saving) / full:.0%} {'saved' if saving >= 0 else 'more'}" if full > 0 else ""
+    return f"{money(told['cost'])} ({money(full)} on demand{share})"
 
 
 def snapshot_text(told: dict[str, Any] | None) -> str:

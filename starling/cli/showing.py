@@ -6,7 +6,7 @@ from typing import Any
 
 from starling.cli.opening import OpenRun, store_for
 from starling.cli.output import clock_time, emit, money, say, span, table
-from starling.cli.result_text import result_text, snapshot_text
+from starling.cli.result_text import cost_text, result_text, snapshot_text
 from starling.infra.errors import StarlingError
 from starling.infra.store import Store
 from starling.orchestrator.reading import list_runs
@@ -97,13 +97,18 @@ def status_text(told: dict[str, Any]) -> str:
         ]
         lines.append(table(rows))
     if told["ledger"]:
-        rows = [["ledger", "from", "to", "ran", "cost"]]
-        rows += [
-            [bill["id"], clock_time(bill["from"]), clock_time(bill["to"]), span(bill["seconds"]), money(bill["cost"])]
-            for bill in told["ledger"]
-        ]
-        lines.append(table(rows))
+        lines += [ledger_table(told["ledger"]), f"cost: {cost_text(told)}"]
     return "\n".join(lines)
+
+
+def ledger_table(bills: list[dict[str, Any]]) -> str:
+    """Every node's bill; beside it, where that is known for any, what it would have cost on demand."""
+    known = any(bill["on_demand_cost"] is not None for bill in bills)
+    rows = [["ledger", "from", "to", "ran", "cost", *(["on demand", "saved"] if known else [])]]
+    for bill in bills:
+        row = [bill["id"], clock_time(bill["from"]), clock_time(bill["to"]), span(bill["seconds"]), money(bill["cost"])]
+        rows.append([*row, *([money(bill["on_demand_cost"]), money(bill["saving"])] if known else [])])
+    return table(rows)
 
 
 def _status_of(store: Store, run: str) -> dict[str, Any]:

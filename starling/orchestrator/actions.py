@@ -1,19 +1,33 @@
-"""What a decision can ask for. Each is carried out by `controller.py`, in the order given; each may be repeated."""
+"""What a decision can ask for. `acting.py` says in which order it is carried out; each may be repeated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starling.infra.records import NodeIntent, RunState
+from starling.infra.records import NodeIntent, Offer, RunState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """Commit the intent of a new node."""
+
+    intent: NodeIntent
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextAttempt:
+    """Commit other candidates for a node whose last attempt was refused, unless somebody has done so already."""
+
+    intent: NodeIntent
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """Commit the intent (if it is new), then launch."""
+    """Launch a node as its committed intent says."""
 
-    intent: NodeIntent
-    new: bool
-    reason: str
+    node: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +56,12 @@ class TerminateStray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordLaunched:
-    """Write down when the machine started."""
+    """Write down when the machine started, and what was bought."""
 
     node: str
     at: float
+    instance_id: str
+    offer: Offer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +106,9 @@ class Finish:
 
 
 Action = (
-    Launch
+    Want
+    | NextAttempt
+    | Launch
     | Authorise
     | Terminate
     | TerminateStray

@@ -30,34 +30,66 @@ _WANTED = {
 def complaints(error: ValidationError, data: dict[str, Any], root: type[BaseModel]) -> Iterator[tuple[KeyPath, str]]:
     """Every problem as (path of the key as the user wrote it, one line of text)."""
     for entry in error.errors(include_url=False):
-        path = _as_written(entry["loc"], data)
+        path, owner = _as_written(entry["loc"], root)
         cause = entry.get("ctx", {}).get("error")
         if isinstance(cause, Problems):
             for key, text in cause.found:
                 yield (*path, *key.split(".")), text
+        elif entry["type"] == "union_tag_invalid":
+            yield (*path, "name") if isinstance(_value(data, path), dict) else path, _wrong_tag(entry["ctx"])
         else:
-            yield path, _text(dict(entry), _model_at(entry["loc"][:-1], root))
+            yield path, _text(dict(entry), _field_name(path), owner)
 
 
-def _as_written(loc: KeyPath, data: Any) -> KeyPath:
-    """Drop what pydantic puts between keys: the members of a union that it tried."""
+def _as_written(loc: KeyPath, root: type[BaseModel]) -> tuple[KeyPath, type[BaseModel] | None]:
+    """The path without what pydantic puts between keys (which member of a union it tried), and the section that the
+    last key belongs to."""
     path: list[str | int] = []
-    here = data
-    for index, part in enumerate(loc):
-        known = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int))
-        if known:
-            here = here[part]
-        if known or (index == len(loc) - 1 and isinstance(here, dict)):
+    owner: type[BaseModel] | None = None
+    choices: list[type[BaseModel]] = [root]
+    for part in loc:
+        if isinstance(part, int):
             path.append(part)
-    return tuple(path)
+        elif len(choices) > 1:
+            choices = [model for model in choices if _tag(model) == part]
+        elif choices:
+            path.append(part)
+            owner = choices[0]
+            field = owner.model_fields.get(part)
+            choices = _models_in(field.annotation) if field is not None else []
+    return tuple(path), owner
 
 
-def _text(entry: dict[str, Any], model: type[BaseModel] | None) -> str:
-    kind, given, key = entry["type"], entry.get("input"), str(entry["loc"][-1])
+def _tag(model: type[BaseModel]) -> str | None:
+    """The `name` by which a union tells this member from the others."""
+    choices = typing.get_args(model.model_fields["name"].annotation) if "name" in model.model_fields else ()
+    return choices[0] if choices else None
+
+
+def _value(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _field_name(path: KeyPath) -> str:
+    """The last key; of an item in a list, the list's."""
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
+
+
+def _wrong_tag(context: dict[str, Any]) -> str:
+    valid = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+    return f"unknown value {context['tag']!r}{_closest(context['tag'], valid)}"
+
+
+def _text(entry: dict[str, Any], key: str, model: type[BaseModel] | None) -> str:
+    kind, given = entry["type"], entry.get("input")
     fields = model.model_fields if model else {}
     if kind == "extra_forbidden":
         return f"unknown key{_closest(key, list(fields))}"
-    description = fields[key].description if key in fields else None
+    description = " ".join((fields[key].description or "").split()) if key in fields else ""
+    if kind in ("too_short", "string_too_short") and not given:
+        return f"must not be empty: {description}"
     if kind == "string_pattern_mismatch" and description:
         return f"{given!r} does not fit: {description}"
     if kind == "missing":
@@ -77,18 +109,9 @@ def _closest(key: str, valid: list[str]) -> str:
     return (f"; did you mean {near[0]}?" if near else ";") + f" Valid here: {', '.join(sorted(valid))}"
 
 
-def _model_at(loc: KeyPath, root: type[BaseModel]) -> type[BaseModel] | None:
-    """The section a key at `loc` belongs to."""
-    choices = [root]
-    for part in loc:
-        fields = [model.model_fields[str(part)] for model in choices if str(part) in model.model_fields]
-        choices = [model for field in fields for model in _models_in(field.annotation)] or choices
-    return choices[0] if choices else None
-
-
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, list):
         return [model for part in typing.get_args(annotation) for model in _models_in(part)]
     return []

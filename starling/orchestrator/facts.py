@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from starling.infra.providers.base import Machine
+from starling.infra.errors import ProviderError
+from starling.infra.providers.base import Machine, Pace
 from starling.infra.records import (
     Failure,
     NodeIntent,
     NodeState,
     NodeStatus,
-    NoticeKind,
+    Notice,
     Offer,
     RunRecord,
     Verdict,
 )
+from starling.orchestrator.rests import OfferKey, Rest
 from starling.orchestrator.spec import Spec
 
 FRESH_SECONDS = 15.0
@@ -31,6 +33,8 @@ class NodeFacts:
     machine: Machine | None = None
     heard_at: float | None = None
     """When this controller last saw the heartbeat move, by its own clock; None: it has not watched yet."""
+    released_at: float | None = None
+    """When this controller last had the provider end it, if it has."""
 
     @property
     def node(self) -> str:
@@ -52,23 +56,33 @@ class NodeFacts:
         return self.machine is None and self.status is None and self.intent.launched_at is None
 
     @property
+    def offer(self) -> Offer:
+        """What was bought, as far as is known: the machine itself may tell before the intent does."""
+        if self.intent.instance_id is not None or self.machine is None:
+            return self.intent.offer
+        return candidate_of(self.intent, self.machine) or self.intent.offer
+
+    @property
+    def notice(self) -> Notice | None:
+        """That it will be taken, or may be: from its agent, or from the provider itself."""
+        if self.status is not None and self.status.notice is not None:
+            return self.status.notice
+        return self.machine.notice if self.machine is not None else None
+
+    @property
     def announced(self) -> bool:
-        """It will be taken."""
-        notice = self.status.notice if self.status else None
-        return notice is not None and notice.kind is NoticeKind.INTERRUPTION
+        """It will be taken, or may be soon."""
+        return self.notice is not None
 
     @property
     def counts(self) -> bool:
         """Fills its slot: works, or is on its way to, and nothing says that it will go."""
         status = self.status
         parting = status is not None and (
-            status.unfit is not None
-            or status.ended is not None
-            or status.state in (NodeState.LEAVING, NodeState.ENDED)
-            or self.announced
+            status.unfit is not None or status.ended is not None or status.state in (NodeState.LEAVING, NodeState.ENDED)
         )
         dead = self.machine is not None and not self.machine.alive
-        return not (self.gone or self.intent.terminate or parting or dead)
+        return not (self.gone or self.intent.terminate or parting or self.announced or dead)
 
     @property
     def ended_at(self) -> float | None:
@@ -113,8 +127,19 @@ class Facts:
     offers: tuple[Offer, ...] = ()
     failures: tuple[Failure, ...] = ()
     """Of the current incarnation, oldest first."""
+    pace: Pace = field(default_factory=Pace)
+    """The provider's."""
+    listed_at: float | None = None
+    """When the provider was last asked for its machines; None: it has not told yet, so a missing machine means
+    nothing."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Nodes never launched -> the newest attempt that failed for certain."""
+    resting: Mapping[OfferKey, Rest] = field(default_factory=dict)
+    """Offers that were refused lately."""
     launch_after: Mapping[str, float] = field(default_factory=dict)
-    """Nodes whose launch was refused -> when to try again."""
+    """Nodes whose launch failed without an answer -> when to try the same again."""
+    trouble: tuple[ProviderError, ...] = ()
+    """What the provider could not do when it was last asked."""
 
     @property
     def buying(self) -> bool:
@@ -140,38 +165,11 @@ def by_slot(nodes: Iterable[NodeFacts]) -> dict[int, list[NodeFacts]]:
     return found
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bill:
-    """What one node cost."""
-
-    node: str
-    offer: Offer
-    start: float | None
-    end: float | None
-    """None: it still runs."""
-    seconds: float
-    cost: float
-    """US dollars."""
+def candidate_of(intent: NodeIntent, machine: Machine) -> Offer | None:
+    """Which of an intent's candidates a machine is; None if it is none of them."""
+    return next((offer for offer in intent.candidates or (intent.offer,) if _is_bought_as(machine, offer)), None)
 
 
-def ledger(nodes: Iterable[NodeFacts], now: float) -> list[Bill]:
-    """The bill of every node, up to now."""
-    return [_bill(node, now) for node in nodes]
-
-
-def cost(nodes: Iterable[NodeFacts], now: float) -> float:
-    """US dollars so far."""
-    return sum(bill.cost for bill in ledger(nodes, now))
-
-
-def _bill(node: NodeFacts, now: float) -> Bill:
-    start, end = node.billed_from, node.ended_at if not node.up else None
-    seconds = max(0.0, (now if end is None else end) - start) if start is not None else 0.0
-    return Bill(
-        node=node.node,
-        offer=node.intent.offer,
-        start=start,
-        end=end,
-        seconds=seconds,
-        cost=seconds / 3600 * node.intent.offer.price_per_hour,
-    )
+def _is_bought_as(machine: Machine, offer: Offer) -> bool:
+    known = ((machine.instance_type, offer.instance_type), (machine.zone, offer.zone), (machine.market, offer.market))
+    return all(told is None or told == offered for told, offered in known)

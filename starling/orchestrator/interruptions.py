@@ -142,6 +142,8 @@ def _explains(cause: Interruption, loss: _Loss) -> bool:
     ended = loss.cause.at
     if cause.node is not None and cause.node == loss.cause.node and cause.at <= ended <= cause.effect_at:
         return True  # it left on the notice, with time to spare
+    if cause.kind == "notice" and None not in (cause.node, loss.cause.node) and cause.node != loss.cause.node:
+        return False  # the announced one goes while another one is lost
     in_round = loss.began_at <= cause.effect_at <= ended + AFTERMATH_SECONDS
     just_before = 0 <= ended - cause.effect_at <= AFTERMATH_SECONDS
     return in_round or just_before

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from starling.infra.records import Offer
-from starling.orchestrator.facts import Facts, cost
+from starling.infra.records import NodeIntent
+from starling.orchestrator.facts import Facts
+from starling.orchestrator.ledger import cost, dearest_price
 
 MARGIN_SECONDS = 90.0
 """A limit stops the run so long (and two steps) before it is reached, to leave time for the last checkpoint ..."""
@@ -14,14 +15,15 @@ MARGIN_SHARE = 0.15
 end of their authorised time: they are to be stopped together, not to leave one by one and be replaced."""
 
 
-def authorised_until(facts: Facts, new: Iterable[Offer], now: float) -> float | None:
-    """Until when every node may run, if these are launched besides those that are there. None: no limit is set.
+def authorised_until(facts: Facts, wanted: Iterable[NodeIntent], now: float) -> float | None:
+    """Until when every node may run, if these (new, or with new candidates) are bought besides those that are there.
+    None: no limit is set.
 
     All nodes get the same time: the one at which they together would have spent the budget, if nothing else ends
-    them before.
+    them before, each at the highest price that it may come to cost.
     """
     ends = [end for end, _ in _time_limits(facts)]
-    rate = _rate(facts) + sum(offer.price_per_hour for offer in new)
+    rate = _rate(facts, wanted)
     if facts.spec.limits.budget is not None and rate > 0:
         left = max(0.0, facts.spec.limits.budget - cost(facts.nodes, now))
         ends.append(now + left / rate * 3600)
@@ -31,8 +33,7 @@ def authorised_until(facts: Facts, new: Iterable[Offer], now: float) -> float | 
 def limit_reached(facts: Facts, now: float) -> str | None:
     """Why the run has to stop now, if it has to."""
     for end, reason in _time_limits(facts):
-        margin = min(_drain_seconds(facts), MARGIN_SHARE * max(0.0, end - facts.run.created_at))
-        if now >= end - margin:
+        if now >= stop_at(facts, end):
             return reason
     budget = facts.spec.limits.budget
     if budget is None:
@@ -42,6 +43,11 @@ def limit_reached(facts: Facts, now: float) -> str | None:
     if cost(facts.nodes, now) >= budget - margin:
         return f"the budget of ${budget:g} is spent (limits.budget)"
     return None
+
+
+def stop_at(facts: Facts, end: float) -> float:
+    """When the run is stopped so that it has ended at `end`."""
+    return end - min(_drain_seconds(facts), MARGIN_SHARE * max(0.0, end - facts.run.created_at))
 
 
 def _drain_seconds(facts: Facts) -> float:
@@ -59,6 +65,7 @@ def _time_limits(facts: Facts) -> list[tuple[float, str]]:
     return found
 
 
-def _rate(facts: Facts) -> float:
+def _rate(facts: Facts, wanted: Iterable[NodeIntent] = ()) -> float:
     """Dollars per hour that all nodes cost that run or may come to run."""
-    return sum(node.intent.offer.price_per_hour for node in facts.present)
+    intents = {node.node: node.intent for node in facts.present} | {intent.node: intent for intent in wanted}
+    return sum(map(dearest_price, intents.values()))

@@ -1,69 +1,153 @@
-"""The controller's eyes: one look at the store and the provider, plus what only watching over time can tell."""
+"""The controller's eyes: one look at the store and the provider, plus what only watching over time can tell.
+
+The store is read at every look. The provider is asked for its machines only as often as its pace allows: often while
+machines come or go, seldom while all is well.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 
+from starling.infra.errors import NoCapacity, ProviderError
 from starling.infra.providers.base import Machine, Provider
-from starling.infra.records import Offer
+from starling.infra.records import Market, NodeIntent, Offer
 from starling.infra.store import Store
+from starling.orchestrator.capacity import markets_needed
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.reading import RunReader
+from starling.orchestrator.rests import Rests
+from starling.orchestrator.retries import Retries
+from starling.orchestrator.slots import slots_of
 from starling.orchestrator.spec import Spec
 
-OFFERS_SECONDS = 60.0
-"""How long offers are taken for current."""
-FIRST_RETRY_SECONDS = 5.0
-LONGEST_RETRY_SECONDS = 60.0
+QUIET_SECONDS = 15.0
+"""A node that has not been heard for so long is worth a look at its machine."""
+LIST = "list"
 
 
 class Observer:
-    """Looks at a run. What it remembers is only ever a reason to wait; losing it is harmless."""
+    """Looks at a run. What it remembers is only ever a reason to wait, or to ask less; losing it is harmless."""
 
     def __init__(self, store: Store, provider: Provider, run: str) -> None:
         self._provider = provider
         self._run = run
         self._reader = RunReader(store, run)
         self._heard: dict[str, tuple[float | None, float]] = {}
-        self._offers: tuple[float, tuple[Offer, ...]] | None = None
-        self._refused: dict[str, tuple[int, float]] = {}
+        self._released: dict[str, float] = {}
+        self._machines: tuple[Machine, ...] = ()
+        self._listed_at: float | None = None
+        self._busy = True
+        self._offers: dict[Market, tuple[float, tuple[Offer, ...]]] = {}
+        self._refused: dict[str, int] = {}
+        self._rests = Rests()
+        self._calls = Retries()
+        self._sales = Retries()
+        self._launches = Retries()
 
     def look(self, now: float) -> Facts:
-        """Everything there is to know now. Raises StoreError, ProviderError."""
-        machines = [machine for machine in self._provider.list(self._run) if _is_node_of(self._run, machine)]
-        facts = self._reader.facts(machines)
-        return dataclasses.replace(
+        """Everything there is to know now; what the provider would not tell is among it. Raises StoreError."""
+        self._list(now)
+        facts = self._reader.facts(self._machines)
+        self._launches.keep_only([node.node for node in facts.present if node.counts and node.never_seen])
+        facts = dataclasses.replace(
             facts,
             nodes=tuple(self._with_memory(node, now) for node in facts.nodes),
-            offers=self._current_offers(facts.spec, now) if facts.buying else (),
-            launch_after={node: after for node, (_, after) in self._refused.items()},
+            pace=self._provider.pace,
+            listed_at=self._listed_at,
+            refused=dict(self._refused),
+            resting=self._rests.at(now),
+            launch_after=self._launches.after,
         )
+        facts = dataclasses.replace(facts, offers=self._offers_needed(facts, now))
+        self._busy = _is_busy(facts, now)
+        return dataclasses.replace(facts, trouble=(*self._calls.errors, *self._sales.errors, *self._launches.errors))
 
-    def refused(self, node: str, now: float) -> bool:
-        """A launch did not succeed: the next try comes later, and later each time. True the first time in a row."""
-        times = self._refused.get(node, (0, 0.0))[0]
-        self._refused[node] = (times + 1, now + min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**times))
-        return times == 0
-
-    def launched(self, node: str) -> None:
+    def launched(self, node: str, offer: Offer, now: float) -> None:
+        self._launches.succeeded(node)
         self._refused.pop(node, None)
+        self._rests.bought(offer, now)
+        self._busy = True
+
+    def refused(self, intent: NodeIntent, error: NoCapacity, asked_at: float, now: float) -> None:
+        """This attempt has failed for certain: another one may be made, with offers that do not rest."""
+        self._launches.succeeded(intent.node)
+        self._refused[intent.node] = intent.attempt
+        self._rests.refused(intent.candidates or (intent.offer,), error.refusals, asked_at, now)
+
+    def launch_failed(self, node: str, error: ProviderError, now: float) -> None:
+        """Nobody knows whether it was launched: the same attempt again, later."""
+        self._launches.failed(node, error, now)
+        self._busy = True
+
+    def released(self, nodes: list[str], now: float) -> None:
+        self._released.update(dict.fromkeys(nodes, now))
+        self._busy = True
+
+    def call_failed(self, what: str, error: ProviderError, now: float) -> None:
+        self._calls.failed(what, error, now)
+
+    def call_succeeded(self, what: str) -> None:
+        self._calls.succeeded(what)
+
+    def may_call(self, what: str, now: float) -> bool:
+        """Whether it is time to try again what has failed."""
+        return self._calls.may(what, now)
 
     def lost_sight(self) -> None:
         """A look failed, so silence until now means nothing: nodes could not write either, perhaps."""
         self._heard.clear()
+
+    def _list(self, now: float) -> None:
+        """Before the store is read: whatever has no intent then is really a stray."""
+        pace = self._provider.pace
+        pause = pace.list_busy if self._busy else pace.list_calm
+        if (self._listed_at is not None and now < self._listed_at + pause) or not self._calls.may(LIST, now):
+            return
+        try:
+            found = self._provider.list(self._run)
+        except ProviderError as error:
+            self._calls.failed(LIST, error, now)
+            return
+        self._calls.succeeded(LIST)
+        self._machines = tuple(machine for machine in found if _is_node_of(self._run, machine))
+        self._listed_at = now
 
     def _with_memory(self, node: NodeFacts, now: float) -> NodeFacts:
         beat = node.status.at if node.status else None
         known = self._heard.get(node.node)
         if known is None or known[0] != beat:
             self._heard[node.node] = known = (beat, now)
-        return dataclasses.replace(node, heard_at=known[1])
+        return dataclasses.replace(node, heard_at=known[1], released_at=self._released.get(node.node))
 
-    def _current_offers(self, spec: Spec, now: float) -> tuple[Offer, ...]:
-        if self._offers is None or now >= self._offers[0] + OFFERS_SECONDS:
-            found = self._provider.offers(gpus=spec.nodes.gpus_per_node, market=spec.nodes.market)
-            self._offers = (now, tuple(found))
-        return self._offers[1]
+    def _offers_needed(self, facts: Facts, now: float) -> tuple[Offer, ...]:
+        """Nothing is asked while nothing is to be bought."""
+        markets = markets_needed(facts, slots_of(facts, now), now) if facts.buying else set()
+        self._sales.keep_only(markets)
+        return tuple(offer for market in sorted(markets) for offer in self._current_offers(facts.spec, market, now))
+
+    def _current_offers(self, spec: Spec, market: Market, now: float) -> tuple[Offer, ...]:
+        known = self._offers.get(market)
+        if (known is not None and now < known[0] + self._provider.pace.offers) or not self._sales.may(market, now):
+            return known[1] if known is not None else ()
+        try:
+            found = tuple(self._provider.offers(gpus=spec.nodes.gpus_per_node, market=market.value))
+        except ProviderError as error:
+            self._sales.failed(market, error, now)
+            return known[1] if known is not None else ()
+        self._sales.succeeded(market)
+        self._offers[market] = (now, found)
+        return found
+
+
+def _is_busy(facts: Facts, now: float) -> bool:
+    """Whether the provider may have news."""
+    return not facts.buying or bool(facts.strays) or any(_is_unsettled(node, now) for node in facts.present)
+
+
+def _is_unsettled(node: NodeFacts, now: float) -> bool:
+    """Wanted, not heard yet, quiet, or on its way out."""
+    quiet = node.heard_at is not None and now - node.heard_at > QUIET_SECONDS
+    return node.status is None or quiet or not node.counts
 
 
 def _is_node_of(run: str, machine: Machine) -> bool:

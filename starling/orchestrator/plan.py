@@ -9,9 +9,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from starling.infra.records import Offer
+from starling.orchestrator.capacity import first_candidates, keeps_device
 from starling.orchestrator.command_section import CommandSection
+from starling.orchestrator.ledger import on_demand_price
 from starling.orchestrator.sections import TrainingSection
 from starling.orchestrator.spec import Spec
+
+CANDIDATES_SHOWN = 5
+NOTICE_SECONDS = 120.0
+"""What AWS gives before it takes a spot instance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """How long things took in a run so far; None: not known."""
+
+    step_seconds: float | None = None
+    save_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +55,15 @@ class Plan:
     nodes_min: int
     nodes_max: int
     offer: Offer | None
-    """What every node is bought as; None if the provider has nothing that fits."""
+    """What a node is bought as if all goes well; None if the provider has nothing that fits."""
+    candidates: tuple[Offer, ...]
+    """The best of those that every node may be bought as, best first."""
+    candidate_count: int
+    """Of all of them."""
+    device: str | None
+    """What all nodes compute with, in an exact run; None: any, or there is but one kind."""
+    on_demand_per_hour_max: float | None
+    """What nodes.max nodes cost an hour on demand, if that is known."""
     price_per_hour_min: float | None
     price_per_hour_max: float | None
     hours_by_budget: float | None
@@ -57,12 +79,15 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         plain = asdict(self)
         plain["offer"] = self.offer.model_dump(mode="json") if self.offer else None
+        plain["candidates"] = [offer.model_dump(mode="json") for offer in self.candidates]
         return plain
 
 
-def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer]) -> Plan:
+def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer], measured: Measured | None = None) -> Plan:
     """Pure: the plan of a spec for so many training samples and these offers, best first."""
-    offer = next(iter(offers), None)
+    candidates = first_candidates(spec, offers)
+    offer = next(iter(candidates), None)
+    full = on_demand_price(offer) if offer is not None else None
     price = offer.price_per_hour if offer else None
     training = spec.training
     per_epoch = math.ceil(dataset_size / training.global_batch) if dataset_size and training else None
@@ -84,13 +109,21 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer]) -> 
         nodes_min=spec.nodes.min,
         nodes_max=spec.nodes.max,
         offer=offer,
+        candidates=candidates[:CANDIDATES_SHOWN],
+        candidate_count=len(candidates),
+        device=offer.device if offer is not None and keeps_device(spec) else None,
+        on_demand_per_hour_max=full * spec.nodes.max if full is not None else None,
         price_per_hour_min=price * spec.nodes.min if price is not None else None,
         price_per_hour_max=rate,
         hours_by_budget=paid,
         most_hours=hours,
         most_cost=rate * hours if rate is not None and hours is not None else None,
         checkpoints=_snapshots(spec.command) if spec.command else _checkpoints(spec, total),
-        warnings=tuple(_warnings(spec, dataset_size, offer, useful)),
+        warnings=(
+            *_warnings(spec, dataset_size, offer, useful),
+            *_market_warnings(spec, candidates),
+            *_notice_warnings(spec, measured),
+        ),
     )
 
 
@@ -136,7 +169,41 @@ def _warnings(
     elif spec.limits.budget is not None and offer.price_per_hour == 0:
         yield "limits.budget has no effect: these nodes cost nothing"
     if offer is not None and offer.price_per_hour > 0 and spec.limits.budget is None:
-        yield "limits.budget: none is set; the run costs whatever it takes"
+        yield f"limits.budget: none is set; the run costs whatever it takes{_full_price_too(spec, offer)}"
+
+
+def _full_price_too(spec: Spec, offer: Offer) -> str:
+    keys = [key for key in ("on_demand_after", "on_demand_for_deadline") if getattr(spec.nodes, key)]
+    if not keys:
+        return ""
+    full = on_demand_price(offer)
+    price = f" (${full * spec.nodes.max:.2f} an hour)" if full is not None else ""
+    return f", and {' and '.join(f'nodes.{key}' for key in keys)} may buy all {spec.nodes.max} on demand{price}"
+
+
+def _market_warnings(spec: Spec, candidates: tuple[Offer, ...]) -> Iterable[str]:
+    if spec.provider.name != "aws" or spec.nodes.market != "spot":
+        return
+    best = next(iter(candidates), None)
+    if best is not None and len(candidates) == 1:
+        yield (
+            f"provider: only {best.instance_type} in {best.zone} fits; a shortage there leaves the run without nodes: "
+            "allow more zones or instance_types"
+        )
+    full = on_demand_price(best) if best is not None else None
+    if best is not None and full is not None and best.price_per_hour >= full:
+        yield f"nodes.market: {best.instance_type} costs no less on spot than on demand now; use on-demand"
+
+
+def _notice_warnings(spec: Spec, measured: Measured | None) -> Iterable[str]:
+    if measured is None or measured.step_seconds is None or spec.nodes.market != "spot" or spec.provider.name == "ssh":
+        return
+    needed = measured.step_seconds + (measured.save_seconds or 0.0)
+    if needed > NOTICE_SECONDS:
+        yield (
+            f"a step and a checkpoint take {needed:.0f} s, longer than the {NOTICE_SECONDS:.0f} s of a spot notice: an "
+            "interruption may cost a step; use smaller steps (training.global_batch) in another run, or more nodes"
+        )
 
 
 def _training_warnings(

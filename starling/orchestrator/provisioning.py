@@ -17,4 +17,24 @@ def provider_for(section: dict[str, Any], store_uri: str | None = None) -> Provi
         from starling.infra.providers.local.provider import LocalProvider
 
         return LocalProvider(price_per_hour=section["price_per_hour"], store_uri=store_uri)
-    raise UsageError(f"provider: {section['name']!r} is unknown; use local")
+    if section["name"] == "ssh":
+        return _ssh_provider(section, store_uri)
+    if section["name"] == "aws":
+        from starling.infra.providers.aws.provider import AwsProvider
+
+        return AwsProvider(section, store_uri)
+    raise UsageError(f"provider: {section['name']!r} is unknown; use local or aws")
+
+
+def _ssh_provider(section: dict[str, Any], store_uri: str | None) -> Provider:
+    try:
+        from starling.infra.providers.ssh.provider import SshProvider
+    except ModuleNotFoundError as error:
+        if error.name != "paramiko":
+            raise
+        raise UsageError(
+            "hosts are reached with paramiko, which is not installed: pip install 'starling[ssh]'"
+        ) from None
+    from starling.infra.providers.ssh.hosts import SshChoice
+
+    return SshProvider(SshChoice.from_section(section), store_uri=store_uri)

@@ -8,8 +8,9 @@ from typing import Any
 
 from starling.infra.records import Event, NodeState, Progress, RunState
 from starling.infra.snapshots.records import Snapshot
-from starling.orchestrator.facts import FRESH_SECONDS, Bill, Facts, NodeFacts, cost, ledger
+from starling.orchestrator.facts import FRESH_SECONDS, Facts, NodeFacts
 from starling.orchestrator.interruptions import Recovery, interruptions, recoveries, steps_redone
+from starling.orchestrator.ledger import Bill, ledger, total
 
 _KNOWN_TO_OUR_TRAINER = (
     *("step", "steps_redone", "exact", "checkpoint", "metrics"),
@@ -66,8 +67,7 @@ def status(view: View) -> dict[str, Any]:
         "checkpoint": checkpoint(view, committed_at=True),
         "interruptions": len(interruptions(view.events)),
         "steps_redone": steps_redone(view.events),
-        "cost": round(cost(facts.nodes, now), 6),
-        "ledger": [_bill(bill) for bill in ledger(facts.nodes, now)],
+        **_money(facts, now),
         "incarnation": facts.run.incarnation,
         "created_at": facts.run.created_at,
     }
@@ -92,7 +92,7 @@ def result(view: View) -> dict[str, Any]:
         "interruptions": len(interruptions(view.events)),
         "steps_redone": steps_redone(view.events),
         "recoveries": [_recovery(recovery) for recovery in recoveries(view.events)],
-        "cost": round(cost(facts.nodes, view.now), 6),
+        **_money(facts, view.now),
     }
     told |= {key: value for key, value in given.items() if key not in told}
     if facts.spec.command is not None:
@@ -169,7 +169,7 @@ def _reason(view: View) -> str | None:
 
 
 def _node(node: NodeFacts, now: float) -> dict[str, Any]:
-    machine, status, offer = node.machine, node.status, node.intent.offer
+    machine, status, offer, notice = node.machine, node.status, node.offer, node.notice
     return {
         "id": node.node,
         "state": _node_state(node, now),
@@ -181,7 +181,7 @@ def _node(node: NodeFacts, now: float) -> dict[str, Any]:
         "market": offer.market.value,
         "launched_at": node.billed_from,
         "rank": status.progress.rank if status and status.progress else None,
-        "notice": status.notice.model_dump(mode="json") if status and status.notice else None,
+        "notice": notice.model_dump(mode="json") if notice is not None else None,
         "authorised_until": node.intent.authorised_until,
     }
 
@@ -196,6 +196,21 @@ def _node_state(node: NodeFacts, now: float) -> str:
     return node.status.state.value
 
 
+def _money(facts: Facts, now: float) -> dict[str, Any]:
+    bills = ledger(facts.nodes, now)
+    run = total(bills)
+    return {
+        "cost": round(run.cost, 6),
+        "on_demand_cost": _cents(run.on_demand_cost),
+        "saving": _cents(run.saving),
+        "ledger": [_bill(bill) for bill in bills],
+    }
+
+
+def _cents(dollars: float | None) -> float | None:
+    return round(dollars, 6) if dollars is not None else None
+
+
 def _bill(bill: Bill) -> dict[str, Any]:
     return {
         "id": bill.node,
@@ -204,6 +219,8 @@ def _bill(bill: Bill) -> dict[str, Any]:
         "to": bill.end,
         "seconds": round(bill.seconds, 3),
         "cost": round(bill.cost, 6),
+        "on_demand_cost": _cents(bill.on_demand_cost),
+        "saving": _cents(bill.saving),
     }
 
 

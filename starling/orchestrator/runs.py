@@ -18,15 +18,12 @@ from starling.infra.journal import Journal
 from starling.infra.records import EventKind, RunRecord, RunState, StopRequest
 from starling.infra.store import Store
 from starling.infra.store.change import change_object
+from starling.orchestrator.changes import changed_spec, differences
 from starling.orchestrator.facts import Facts
 from starling.orchestrator.limits import limit_reached
-from starling.orchestrator.loading import override, override_paths
+from starling.orchestrator.provider_sections import AwsSection
 from starling.orchestrator.reading import RunReader, read_verdict, unknown_run
 from starling.orchestrator.spec import Spec
-
-_MAY_CHANGE = ("nodes", "limits", "provider", "checkpoint")
-_MAY_CHANGE_OF_COMMAND = ("every", "grace", "keep", "settle", "logs")
-"""What a resumed run may do otherwise than before: where it runs, not what it computes."""
 
 
 def create_run(
@@ -82,8 +79,11 @@ def request_stop(
     return after
 
 
-def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None = None) -> RunRecord:
-    """Let a stopped or failed run go on, with some values changed; a run that is not over is left as it is.
+def resume_run(
+    store: Store, run: str, overrides: list[str], clock: Clock | None = None, *, spec_file: Path | None = None
+) -> RunRecord:
+    """Let a stopped or failed run go on, with the values of `spec_file` and `overrides` where they may change; a run
+    that is not over is left as it is.
 
     Raises UsageError for values that may not change, if a limit would stop the run again at once, and if somebody
     else resumed the run at the same moment, so that the values given here do not hold.
@@ -92,12 +92,15 @@ def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None
     reader = RunReader(store, run)
     record = reader.record()
     verdict = reader.verdict(record)
+    before = reader.spec(record)
+    spec = changed_spec(before, run, overrides, spec_file)
+    changes = differences(before, spec)
     if verdict is None or verdict.state is RunState.DONE:
-        if overrides:
+        if changes:
             state = "done" if verdict else "not over"
             raise UsageError(f"run {run} is {state}: values can be changed only when resuming a stopped or failed run")
         return record
-    spec = _changed_spec(reader.spec(record), overrides, run)
+    check_reach(store, spec)
     _check_limits(reader, spec, clock)
     incarnation = record.incarnation + 1
     while not _write_spec(store, run, incarnation, spec):
@@ -105,21 +108,32 @@ def resume_run(store: Store, run: str, overrides: list[str], clock: Clock | None
     resumed = change_run(
         store,
         run,
-        lambda now: now.but(incarnation=incarnation, stop=None) if now.incarnation == record.incarnation else now,
+        lambda now: (
+            now.but(incarnation=incarnation, resumed_at=clock.now(), stop=None)
+            if now.incarnation == record.incarnation
+            else now
+        ),
     )
-    if resumed.incarnation != incarnation and overrides:
+    if resumed.incarnation != incarnation and changes:
         raise UsageError(
-            f"run {run} was resumed by somebody else at this moment, without your values ({', '.join(overrides)}); "
+            f"run {run} was resumed by somebody else at this moment, without your values ({', '.join(changes)}); "
             f"to have them, stop it and resume it again"
         )
     if resumed.incarnation == incarnation:
         reason = (
             f"after it {verdict.state.value}: {verdict.reason}" if verdict.state is RunState.FAILED else "asked for"
         )
-        Journal(store, run, clock).write(
-            EventKind.RUN_RESUMED, run, reason, incarnation=incarnation, overrides=overrides
-        )
+        Journal(store, run, clock).write(EventKind.RUN_RESUMED, run, reason, incarnation=incarnation, changes=changes)
     return resumed
+
+
+def check_reach(store: Store, spec: Spec) -> None:
+    """Raises UsageError for a store that the spec's nodes could not reach."""
+    if isinstance(spec.provider, AwsSection) and not store.uri.startswith("s3://"):
+        raise UsageError(
+            f"nodes on AWS cannot reach the folder {store.uri}; use a store such as s3://BUCKET/store, or name none: "
+            "then it lies in the bucket that `starling aws setup` made"
+        )
 
 
 def change_run(store: Store, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
@@ -163,29 +177,6 @@ def _write_spec(store: Store, run: str, incarnation: int, spec: Spec) -> bool:
     except ObjectExists:
         return store.get(key).data == data
     return True
-
-
-def _changed_spec(spec: Spec, overrides: list[str], run: str) -> Spec:
-    paths = override_paths(overrides)
-    for path in paths:
-        section, _, key = path.partition(".")
-        if section not in _MAY_CHANGE and not (section == "command" and key in _MAY_CHANGE_OF_COMMAND):
-            raise UsageError(
-                f"-o {path}=...: a resumed run computes what it was created to compute, so that its result stays "
-                f"reproducible; only {_changeable(spec)} may change. "
-                "For other values create a new run"
-            )
-    resolved = spec.resolved()
-    if "nodes.gpus_per_node" in paths:
-        resolved["nodes"]["ranks_per_node"] = None  # follows the number of GPUs unless it is given as well
-    return override(resolved, overrides, f"spec of run {run}")
-
-
-def _changeable(spec: Spec) -> str:
-    keys = [f"{section}.*" for section in _MAY_CHANGE]
-    if spec.command is not None:
-        keys += [f"command.{key}" for key in _MAY_CHANGE_OF_COMMAND]
-    return ", ".join(keys)
 
 
 def _check_limits(reader: RunReader, spec: Spec, clock: Clock) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
+from starling.infra.durations import parse_duration
+
 
 class Problems(ValueError):
     """Rules broken between several keys: (key path below the model that raises, what is wrong and would be right)."""
@@ -22,26 +24,6 @@ class Section(BaseModel):
     """Base of every part of a spec: unknown keys and wrong types are refused, docstrings describe the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:(?P<d>[\d.]+)d)?(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m)?(?:(?P<s>[\d.]+)s)?")
-
-
-def parse_duration(value: object) -> object:
-    """Turn "1h30m", "45s", "2d" or plain seconds into seconds; anything else is refused."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError('should be a duration like "12h", "1h30m", "45s", or a number of seconds')
-    if not isinstance(value, str):
-        return float(value)
-    match = _DURATION.fullmatch(value.replace(" ", ""))
-    try:
-        parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
-    except ValueError:
-        parts = {}
-    if not parts:
-        raise ValueError(f'{value!r} is no duration; write "12h", "1h30m", "45s", "2d", or a number of seconds')
-    return sum(number * _UNITS[unit] for unit, number in parts.items())
 
 
 def parse_deadline(value: object) -> object:
@@ -228,11 +210,21 @@ class NodesSection(Section):
     """Trainer processes a node; null: one for each GPU, or one."""
     market: Literal["spot", "on-demand"] = "spot"
     """Interruptible machines, or machines at the full price."""
+    on_demand_after: Duration | None = None
+    """For market spot: a node that cannot be had for so long is bought at the full price; null: never."""
+    on_demand_for_deadline: bool = False
+    """For market spot: buy as many nodes at the full price as limits.deadline needs, and no more."""
 
     @model_validator(mode="after")
     def _order(self) -> NodesSection:
         if self.min > self.max:
             raise Problems([("min", f"{self.min} is more than nodes.max ({self.max}); use at most {self.max}")])
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_counts(self) -> NodesSection:
+        if self.market == "on-demand":
+            _refuse_idle(self, ("on_demand_after", "on_demand_for_deadline"), "market on-demand")
         return self
 
     @property
@@ -257,13 +249,3 @@ class LimitsSection(Section):
     def deadline_at(self) -> float | None:
         """The deadline in seconds since the epoch."""
         return datetime.fromisoformat(self.deadline).timestamp() if self.deadline else None
-
-
-class LocalSection(Section):
-    name: Literal["local"] = "local"
-    """Nodes are processes on this machine."""
-    price_per_hour: NotNegative = 0.0
-    """What a node is pretended to cost, to try limits out."""
-
-
-Provider = Annotated[LocalSection, _short(LocalSection)]

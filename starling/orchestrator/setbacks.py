@@ -80,11 +80,14 @@ def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
 
 
 def _quick(node: NodeFacts) -> bool:
-    """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word."""
+    """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word, or
+    without any."""
     progress = node.status.progress if node.status is not None else None
     trained = progress is not None and progress.started
     if node.ended_at is None or trained or node.announced or node.counts:
         return False
+    if node.status is None and node.billed_from is not None:
+        return True  # it ran, and was never heard of
     gave_up = node.status is not None and node.status.ended is not None
     if gave_up and node.intent.terminate is None:
         return True

@@ -8,15 +8,14 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from starling.orchestrator.command_section import CommandSection
+from starling.orchestrator.provider_sections import LocalSection, Provider, SshSection
 from starling.orchestrator.sections import (
     CheckpointSection,
     DataSection,
     LimitsSection,
-    LocalSection,
     Model,
     NodesSection,
     Problems,
-    Provider,
     Section,
     Task,
     TrainingSection,
@@ -36,6 +35,8 @@ class Spec(Section):
     """What it learns from; required for task classification."""
     code: str | None = None
     """Folder with your own code, relative to the spec file; required for a task or a script of your own."""
+    setup: list[str] = Field(default_factory=list)
+    """Shell commands that make a node ready, run in the code folder before training; once on each node."""
     command: CommandSection | None = None
     """A script of your own instead of a task: it trains, saves and resumes by itself."""
     training: TrainingSection | None = None
@@ -49,7 +50,8 @@ class Spec(Section):
     provider: Provider = LocalSection()
     """Who sells the machines."""
     store: str | None = None
-    """Where everything is kept: a folder, or s3://bucket/prefix; null: $STARLING_STORE, else $STARLING_HOME/store."""
+    """Where everything is kept: a folder, or s3://bucket/prefix; null: $STARLING_STORE, else the bucket that `starling
+    aws setup` made if the nodes are on AWS, else $STARLING_HOME/store."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Spec:
@@ -57,6 +59,7 @@ class Spec(Section):
             found = self._command_problems(self.command)
         else:
             found = [*self._training_needs(), *self._rank_limit()]
+        found += [*self._market_problems(), *self._host_problems()]
         if found:
             raise Problems(found)
         return self
@@ -110,6 +113,36 @@ class Spec(Section):
                 f"but an exact run has work for {shards} (training.virtual_shards); {advice}",
             )
         ]
+
+    def _market_problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.nodes.on_demand_for_deadline and self.limits.deadline is None:
+            found.append(
+                ("nodes.on_demand_for_deadline", "has no effect without limits.deadline; give one, or drop it")
+            )
+        if self.nodes.on_demand_for_deadline and self.command is not None:
+            text = "has no effect with command, whose steps nobody knows; use nodes.on_demand_after"
+            found.append(("nodes.on_demand_for_deadline", text))
+        if isinstance(self.provider, SshSection):
+            found += [
+                (f"nodes.{key}", "has no effect with provider ssh: hosts that you own have no market; drop it")
+                for key in ("on_demand_after", "on_demand_for_deadline")
+                if getattr(self.nodes, key)
+            ]
+        return found
+
+    def _host_problems(self) -> list[tuple[str, str]]:
+        if not isinstance(self.provider, SshSection):
+            return []
+        gpus, hosts = self.nodes.gpus_per_node, self.provider.hosts
+        fitting = sum(host.gpus >= gpus for host in hosts)
+        if not fitting:
+            most = max(host.gpus for host in hosts)
+            return [("nodes.gpus_per_node", f"{gpus} are more than any of provider.hosts has; use at most {most}")]
+        if self.nodes.max <= fitting:
+            return []
+        able = f"hosts with {gpus} GPUs" if gpus else "hosts"
+        return [("nodes.max", f"{self.nodes.max} is more than the {fitting} {able} in provider.hosts; use {fitting}")]
 
     def resolved(self) -> dict[str, Any]:
         """Every default filled in, durations in seconds: plain data for YAML or JSON, and a valid spec again."""

@@ -33,7 +33,7 @@ from starling.orchestrator.runs import create_run
 from starling.orchestrator.spec import Spec
 
 BOOT_SECONDS = 3.0
-CHANGES = ("create", "replace", "put", "delete", "launch", "terminate", "forget")
+CHANGES = ("create", "replace", "put", "delete", "launch", "terminate", "forget", "close")
 
 
 @contextlib.contextmanager
@@ -47,12 +47,20 @@ class Killed(BaseException):
     """The controller's process dies here."""
 
 
+class Process:
+    """One controller's: when it dies, so do all its threads."""
+
+    def __init__(self) -> None:
+        self.dead = False
+
+
 class Watched:
     """Stands between a controller and its store or provider."""
 
-    def __init__(self, real: Any, world: SimulatedRun) -> None:
+    def __init__(self, real: Any, world: SimulatedRun, process: Process) -> None:
         self._real = real
         self._world = world
+        self._process = process
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._real, name)
@@ -60,7 +68,9 @@ class Watched:
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._world.before_change(name, args)
+            if self._process.dead:
+                raise Killed
+            self._world.before_change(name, args, self._process)
             return found(*args, **kwargs)
 
         return call
@@ -69,10 +79,11 @@ class Watched:
 class SimulatedRun:
     """One run, its nodes, and as many controllers as a test likes."""
 
-    def __init__(self, store: Store, spec: Spec, *, price: float = 1.0) -> None:
+    def __init__(self, store: Store, spec: Spec, *, price: float = 1.0, **provider: Any) -> None:
+        """`provider`: what else the FakeProvider is to be made with."""
         self.clock = FakeClock(1_000_000.0)
         self.store = store
-        self.provider = FakeProvider(self.clock, price_per_hour=price)
+        self.provider = FakeProvider(self.clock, price_per_hour=price, **provider)
         self.run = create_run(store, spec, name="sim", clock=self.clock).run
         self.spec = spec
         self.hung: set[str] = set()
@@ -85,24 +96,30 @@ class SimulatedRun:
         """Before how many more side effects of the one, another controller makes a whole pass."""
         self.lives: int | None = None
         """How many more side effects the controller has before it dies."""
+        self.deaf: set[str] = set()
+        """Nodes whose agents do not hear that they are to be taken."""
 
     def controller(self) -> Controller:
         """A fresh process of it, which remembers nothing."""
-        return Controller(Watched(self.store, self), Watched(self.provider, self), self.run, self.clock)
+        process = Process()
+        store, provider = Watched(self.store, self, process), Watched(self.provider, self, process)
+        return Controller(store, provider, self.run, self.clock)
 
-    def before_change(self, name: str, args: tuple[Any, ...]) -> None:
+    def before_change(self, name: str, args: tuple[Any, ...], process: Process) -> None:
         self.intruders = {left - 1: other for left, other in self.intruders.items()}
         if (intruder := self.intruders.pop(-1, None)) is not None:
             intruder.one_pass()
         if self.lives is not None:
             if self.lives == 0:
                 self.lives = None
+                process.dead = True
                 raise Killed
             self.lives -= 1
         if name == "launch":
             assert self.intent(args[0].node).node == args[0].node, "launched without a committed intent"
         if name == "terminate":
-            assert self.intent(args[0]).terminate is not None, "released without a committed word"
+            words = [self.intent(node).terminate for node in args[0]]
+            assert None not in words, "released without a committed word"
 
     def live(self, controller: Controller, seconds: float) -> Controller:
         """Let time pass with this controller, and after its death with its successor."""
@@ -132,10 +149,14 @@ class SimulatedRun:
         assert len(started) == len(set(started)), "a node was started twice"
         slots: dict[int, list[str]] = {}
         for node in self.provider.alive:
-            if node not in self.provider.notices and node not in self.hung and not self._released(node):
+            if node not in self._going() and node not in self.hung and not self._released(node):
                 slots.setdefault(int(node.split(".")[1]), []).append(node)
         assert all(len(nodes) == 1 for nodes in slots.values()), f"a slot is filled twice: {slots}"
         assert set(slots) <= set(range(self.spec.nodes.max)), "a slot too many"
+
+    def _going(self) -> set[str]:
+        """Nodes that are known to go, by whichever source."""
+        return {*self.provider.notices, *(m.node for m in self.provider.machines if m.notice is not None)}
 
     def intent(self, node: str) -> NodeIntent:
         return NodeIntent.from_bytes(self.store.get(layout.intent(node)).data)
@@ -170,7 +191,7 @@ class SimulatedRun:
             return
         before = self.status(node)
         notice = before.notice if before else None
-        if notice is None and node in self.provider.notices:
+        if notice is None and node in self.provider.notices and node not in self.deaf:
             effect = self.provider.notices[node]
             notice = Notice(id=node, kind=NoticeKind.INTERRUPTION, seen_at=now, takes_effect_at=effect)
         up = now >= launched_at + BOOT_SECONDS

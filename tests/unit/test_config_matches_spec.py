@@ -14,7 +14,8 @@ from starling.orchestrator.loading import load_spec
 from starling.trainer.config import CheckpointPolicy, Job, Optimizer, Schedule, Training
 from starling.trainer.script.job import ScriptJob
 
-SPECS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+SPECS = [path for path in FILES if path.name != "rehearsal.yaml"]  # that is a region script
 SCRIPTS = [path for path in SPECS if "\ncommand:" in path.read_text()]
 CONFIGS = [path for path in SPECS if path not in SCRIPTS]
 

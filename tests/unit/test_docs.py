@@ -44,10 +44,15 @@ def tracked_text() -> Iterator[Path]:
 def leaf_keys(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:
     """Every key of the schema as (dotted path, its schema, whether it is required), sections included."""
     for name, value in section["properties"].items():
-        yield prefix + name, value, name in section.get("required", [])
+        required = name in section.get("required", [])
+        if required and "const" in value:
+            continue  # which member of a union this is; the page tells it once, with the default one
+        yield prefix + name, value, required
         for choice in [value, *value.get("anyOf", [])]:
             if "$ref" in choice:
                 yield from leaf_keys(SCHEMA["$defs"][choice["$ref"].rpartition("/")[2]], f"{prefix}{name}.")
+            elif "$ref" in choice.get("items", {}):
+                yield from leaf_keys(SCHEMA["$defs"][choice["items"]["$ref"].rpartition("/")[2]], f"{prefix}{name}[].")
 
 
 SCHEMA = schema()

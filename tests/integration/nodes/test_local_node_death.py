@@ -121,7 +121,7 @@ def test_terminate_works_without_the_machine_process(nodes: LocalNodes) -> None:
     nodes.wait_training(node)
     processes = members(nodes, node)
     nodes.process(node, "local.machine").kill()
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
     assert all_gone(processes)
     assert nodes.machine(node).ended_reason == "terminated"
 
@@ -131,7 +131,7 @@ def test_terminate_ends_a_node_whose_machine_process_hangs(nodes: LocalNodes) ->
     nodes.wait_training(node)
     processes = members(nodes, node)
     nodes.process(node, "local.machine").send_signal(signal.SIGSTOP)
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
     assert all_gone(processes)
     assert not nodes.machine(node).alive
 
@@ -140,7 +140,7 @@ def test_terminate_is_done_when_it_returns(nodes: LocalNodes) -> None:
     first, second = nodes.launch(0), nodes.launch(1)
     nodes.wait_training(first)
     nodes.wait_training(second)
-    nodes.provider.terminate(first)
+    nodes.provider.terminate([first])
     assert marked({MARKER: first, HOME: str(nodes.home)}) == []
     assert nodes.machine(second).alive
     assert (nodes.folder(second) / "work" / RUN / "progress.json").exists()

@@ -73,7 +73,7 @@ def test_racing_launches_start_one_node(nodes: LocalNodes) -> None:
 
 def test_a_node_never_starts_twice(nodes: LocalNodes) -> None:
     node = nodes.launch()
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
     assert not nodes.machine(node).alive
     nodes.launch()
     nodes.another_provider().launch(nodes.intent(), nodes.store.uri)
@@ -167,12 +167,12 @@ def test_forget_removes_ended_nodes_only(nodes: LocalNodes) -> None:
     node = nodes.launch()
     nodes.provider.forget(node)
     assert nodes.machine(node).alive
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
     nodes.provider.forget(node)
     assert nodes.provider.list() == []
     assert list((nodes.home / "nodes").iterdir()) == []
     nodes.provider.forget(node)
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
 
 
 def test_two_stores_do_not_meet_in_one_home(nodes: LocalNodes) -> None:
@@ -180,10 +180,10 @@ def test_two_stores_do_not_meet_in_one_home(nodes: LocalNodes) -> None:
     other = str(nodes.home / "other-store")
     with pytest.raises(ProviderError, match="of another store"):
         nodes.provider.launch(nodes.intent(), other)
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
     nodes.provider.launch(nodes.intent(), other)
     assert nodes.provider.list() == []
-    nodes.provider.terminate(node)
+    nodes.provider.terminate([node])
 
 
 def test_an_interruption_needs_a_running_node(nodes: LocalNodes) -> None:

@@ -31,8 +31,7 @@ def starling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comman
     finally:
         commands.kill_controllers()
         provider = LocalProvider(home=home)
-        for machine in provider.list():
-            provider.terminate(machine.node)
+        provider.terminate([machine.node for machine in provider.list()])
         shutil.rmtree(temporary)
 
 

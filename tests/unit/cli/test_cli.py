@@ -104,7 +104,7 @@ def test_plan_writes_nothing(starling: Starling, store: Store, spec_file: Path) 
     [
         (["-o", "training.epoch=3"], "training.epoch: unknown key; did you mean epochs?"),
         ([], "starling data prepare digits --from digits"),
-        (["--provider", "aws"], "provider.name: unknown value 'aws'"),
+        (["--provider", "azure"], "provider.name: unknown value 'azure'"),
         (["--store", "ftp://x/y"], "ftp:// is not supported"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -200,14 +202,17 @@ def test_a_stray_machine_gets_an_intent_that_says_terminate_and_goes(folder_stor
 def test_no_capacity_is_waited_for_with_longer_and_longer_pauses(folder_store: Store) -> None:
     world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
     world.provider.capacity = 0
-    controller = world.live(world.controller(), 60)
-    tries = world.provider.calls.count(("launch", "sim.0.0"))
-    assert 3 <= tries <= 5
+    began = world.clock.now()
+    controller = world.live(world.controller(), 1000)
+    refusals = [event for event in read_events(folder_store, "sim") if event.kind is EventKind.LAUNCH_REFUSED]
+    pauses = [round(two.at - one.at) for one, two in pairwise(refusals)]
+    assert pauses == [30, 60, 120, 240, 480]
+    assert refusals[0].reason == "attempt 0: fake.1x in fake-a, spot: none left"
+    assert world.intent("sim.0.0").attempt == 5
     world.provider.capacity = 1
-    world.live(controller, 90)
+    world.live(controller, 900)
     assert world.working() == ["sim.0.0"]
-    complaints = [e for e in read_events(folder_store, "sim") if "NoCapacity" in e.reason]
-    assert len(complaints) == 1
+    assert world.intent("sim.0.0").wanted_at == began
 
 
 def test_three_unfit_nodes_in_a_row_fail_the_run(folder_store: Store) -> None:

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from starling.infra.records import Market, Offer
-from starling.orchestrator.plan import make_plan, useful_worlds
+from starling.orchestrator.plan import Measured, make_plan, useful_worlds
+from tests.support.offers import spot
 from tests.support.specs import spec
 
 
@@ -58,6 +59,55 @@ def test_price_and_what_the_limits_allow() -> None:
 )
 def test_warnings(sections: dict[str, object], size: int, price: float, warning: str) -> None:
     assert any(warning in text for text in make_plan(spec(**sections), size, [offer(price)]).warnings)
+
+
+SPOT = (spot(zone="a"), spot("g5.2xlarge", "b", 0.6, on_demand_price=1.2))
+T4 = spot("g4dn.xlarge", "a", 0.5, device="T4", on_demand_price=0.6)
+AWS = {"provider": {"name": "aws"}, "limits": {"budget": 9}}
+
+
+def test_the_best_candidates_are_shown_with_what_they_save() -> None:
+    plan = make_plan(spec(**AWS), 1000, [*SPOT, *(spot(f"g5.{n}xlarge", "c", 0.7) for n in range(4, 24))])
+    assert plan.offer == SPOT[0]
+    assert plan.candidates[:2] == SPOT
+    assert (len(plan.candidates), plan.candidate_count) == (5, 22)
+    assert plan.price_per_hour_max == pytest.approx(1.2)
+    assert plan.on_demand_per_hour_max == pytest.approx(3.0)
+    assert plan.to_json()["candidates"][0]["instance_type"] == "g5.xlarge"
+
+
+def test_an_exact_run_is_planned_on_one_kind_of_device() -> None:
+    plan = make_plan(spec(**AWS), 1000, [SPOT[0], T4, SPOT[1]])
+    assert (plan.device, plan.candidates) == ("A10G", SPOT)
+    training = {"epochs": 2, "global_batch": 64, "optimizer": {"name": "sgd", "lr": 0.1}, "exact": False}
+    plan = make_plan(spec(**AWS, training=training), 1000, [SPOT[0], T4, SPOT[1]])
+    assert (plan.device, plan.candidate_count) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("sections", "offers", "measured", "warning"),
+    [
+        (
+            {"limits": {}, "nodes": {"max": 2, "on_demand_after": 60}},
+            SPOT,
+            None,
+            "whatever it takes, and nodes.on_demand_after may buy all 2 on demand ($2.00 an hour)",
+        ),
+        ({}, SPOT[:1], None, "only g5.xlarge in a fits"),
+        ({}, (spot(price=1.5), SPOT[1]), None, "g5.xlarge costs no less on spot than on demand now"),
+        ({}, SPOT, Measured(step_seconds=100.0, save_seconds=30.0), "take 130 s, longer than the 120 s"),
+    ],
+)
+def test_warnings_of_the_market(
+    sections: dict[str, object], offers: tuple[Offer, ...], measured: Measured | None, warning: str
+) -> None:
+    plan = make_plan(spec(**{**AWS, **sections}), 1000, offers, measured)
+    assert any(warning in text for text in plan.warnings), plan.warnings
+
+
+def test_a_step_that_fits_into_a_notice_is_no_trouble() -> None:
+    measured = Measured(step_seconds=60.0, save_seconds=30.0)
+    assert make_plan(spec(**AWS), 1000, SPOT, measured).warnings == ()
 
 
 def test_nothing_to_warn_of() -> None:

@@ -19,7 +19,8 @@ from starling.infra.records import (
     StopRequest,
     Verdict,
 )
-from starling.orchestrator.facts import Facts, NodeFacts, ledger
+from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.ledger import ledger
 from starling.orchestrator.report import View, result, run_state, status
 from tests.support.specs import spec
 
@@ -140,6 +141,34 @@ def test_the_ledger_counts_from_launch_to_end() -> None:
     assert (bills["r.0.0"].seconds, bills["r.0.0"].cost) == (200.0, pytest.approx(0.2))
     assert (bills["r.1.0"].seconds, bills["r.1.0"].end) == (500.0, None)
     assert (bills["r.2.0"].seconds, bills["r.2.0"].start) == (0.0, None)
+
+
+def test_the_ledger_says_what_it_would_have_cost_on_demand() -> None:
+    spot = OFFER.but(on_demand_price=7.2)
+    full = OFFER.but(market=Market.ON_DEMAND, price_per_hour=7.2, on_demand_price=None)
+    told = status(view(node(0, offer=spot), node(1, offer=full), node(2)))
+    assert [(bill["cost"], bill["on_demand_cost"], bill["saving"]) for bill in told["ledger"]] == [
+        (0.5, 1.0, 0.5),
+        (1.0, 1.0, 0.0),
+        (0.5, None, None),
+    ]
+    assert (told["cost"], told["on_demand_cost"], told["saving"]) == (2.0, 2.5, 0.5)
+    told = result(view(node(0, offer=spot), verdict=verdict(RunState.DONE)))
+    assert (told["on_demand_cost"], told["saving"], len(told["ledger"])) == (1.0, 0.5, 1)
+
+
+def test_where_no_full_price_is_known_nothing_is_claimed() -> None:
+    told = status(view(node(0)))
+    assert (told["on_demand_cost"], told["saving"]) == (None, None)
+
+
+def test_what_a_machine_is_counts_before_the_intent_knows_it() -> None:
+    dear = OFFER.but(zone="there", price_per_hour=36.0)
+    before = node(0, candidates=(OFFER, dear))
+    machine = Machine(node="r.0.0", instance_id="i-1", alive=True, launched_at=500.0, zone="there")
+    told = status(view(NodeFacts(intent=before.intent, machine=machine)))
+    assert told["nodes"][0]["zone"] == "there"
+    assert told["cost"] == 5.0
 
 
 def test_result_of_a_done_run_is_the_verdicts() -> None:

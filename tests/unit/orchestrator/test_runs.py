@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from starling.infra.store import Store
 from starling.infra.store.folder import FolderStore
 from starling.orchestrator.reading import list_runs, read_spec
 from starling.orchestrator.runs import create_run, request_stop, resume_run
-from tests.support.specs import spec
+from tests.support.specs import plain_spec, spec
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_of_two_who_resume_with_other_values_one_is_told(folder_store: Store) ->
                 assert resume_run(folder_store, "mine", ["nodes.max=2"]).incarnation == 2
             return super().replace(key, data, version)
 
-    with pytest.raises(UsageError, match=r"resumed by somebody else .*nodes\.max=1"):
+    with pytest.raises(UsageError, match=r"resumed by somebody else .*nodes\.max: 3 -> 1"):
         resume_run(Overtaken(Path(folder_store.uri)), "mine", ["nodes.max=1"])
     assert read_spec(folder_store, "mine", read_record(folder_store).incarnation).nodes.max == 2
 
@@ -166,6 +167,61 @@ def test_ranks_follow_the_number_of_gpus(folder_store: Store) -> None:
     end(folder_store, "mine", RunState.STOPPED)
     resume_run(folder_store, "mine", ["nodes.gpus_per_node=4"])
     assert read_spec(folder_store, "mine", 1).nodes.ranks == 4
+
+
+def spec_file(folder: Path, **sections: Any) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(plain_spec(**sections)))
+    return path
+
+
+def stopped_run(store: Store) -> None:
+    create_run(store, spec(nodes={"max": 1}), name="mine")
+    end(store, "mine", RunState.STOPPED)
+
+
+def test_a_run_is_moved_to_other_machines_by_editing_its_file(folder_store: Store, tmp_path: Path) -> None:
+    stopped_run(folder_store)
+    hosts = {"name": "ssh", "hosts": [{"address": "big", "gpus": 4}, {"address": "bigger", "gpus": 8}]}
+    moved = spec_file(
+        tmp_path, nodes={"max": 2, "gpus_per_node": 4}, provider=hosts, limits={"budget": 3}, setup=["nvidia-smi"]
+    )
+    record = resume_run(folder_store, "mine", ["limits.budget=5"], spec_file=moved)
+    now = read_spec(folder_store, "mine", 1)
+    assert (now.nodes.max, now.nodes.ranks, now.provider.name, now.setup) == (2, 4, "ssh", ["nvidia-smi"])
+    assert now.limits.budget == 5
+    assert now.training == spec().training
+    assert record.resumed_at is not None
+    told = read_events(folder_store, "mine")[-1].data["changes"]
+    assert {"nodes.max: 1 -> 2", "nodes.ranks_per_node: 1 -> 4", "limits.budget: None -> 5.0"} <= set(told)
+
+
+def test_a_file_that_computes_something_else_is_refused_with_both_values(folder_store: Store, tmp_path: Path) -> None:
+    stopped_run(folder_store)
+    training = {"epochs": 7, "global_batch": 128, "optimizer": {"name": "sgd", "lr": 0.1}}
+    other = spec_file(tmp_path, nodes={"max": 2}, training=training)
+    with pytest.raises(UsageError) as refusal:
+        resume_run(folder_store, "mine", [], spec_file=other)
+    told = str(refusal.value)
+    assert "training.epochs: 2 -> 7 since run mine was created" in told
+    assert "training.global_batch: 64 -> 128" in told
+    assert "nodes.max" not in told
+    back = ["training.epochs=2", "training.global_batch=64"]
+    assert resume_run(folder_store, "mine", back, spec_file=other).incarnation == 1
+
+
+def test_the_same_file_changes_nothing(folder_store: Store, tmp_path: Path) -> None:
+    create_run(folder_store, spec(nodes={"max": 1}), name="mine")
+    same = spec_file(tmp_path, nodes={"max": 1})
+    assert resume_run(folder_store, "mine", [], spec_file=same).incarnation == 0
+    with pytest.raises(UsageError, match="not over"):
+        resume_run(folder_store, "mine", ["nodes.max=2"], spec_file=same)
+
+
+def test_a_run_in_a_folder_cannot_be_moved_to_machines_that_do_not_reach_it(folder_store: Store) -> None:
+    stopped_run(folder_store)
+    with pytest.raises(UsageError, match="nodes on AWS cannot reach the folder"):
+        resume_run(folder_store, "mine", ["provider={name: aws}"])
 
 
 def test_an_unknown_run_names_those_there_are(folder_store: Store) -> None:

@@ -63,7 +63,6 @@ def accepted(tmp_path: Path, text: str, *overrides: str) -> Spec:
         ("name: small\n -> name: small\nlimits: {max_duration: 5 years}\n", 2, "'5 years' is no duration"),
         ("name: small\n -> name: small\nlimits: {deadline: 2027-01-01T10:00:00}\n", 2, "no time with a time zone"),
         ("name: small\n -> name: small\nlimits: {budget: .nan}\n", 2, "limits.budget: should be"),
-        ("name: small\n -> name: small\nprovider: aws\n", 2, "provider: unknown value 'aws'"),
         ("name: small\n -> name: small\nname: other\n", 2, "name: given twice (first in line 1)"),
     ],
 )  # fmt: skip
@@ -73,6 +72,63 @@ def test_each_mistake_is_named(tmp_path: Path, changed: str, line: int | None, s
     lines = refused(tmp_path, GOOD.replace(before, after, 1))
     where = f"spec.yaml:{line}: " if line else "spec.yaml: "
     assert any(entry.startswith(where) and said in entry for entry in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("azure", "provider: unknown value 'azure'; Valid here: aws, local, ssh"),
+        ("{name: aw}", "provider.name: unknown value 'aw'; did you mean aws? Valid here: aws, local, ssh"),
+        ("3", "provider: should be a section of keys, not 3"),
+        ("{price: 2}", "provider.price: unknown key; Valid here: name, price_per_hour"),
+        ("{name: local, local: 3}", "provider.local: unknown key; Valid here: name, price_per_hour"),
+        ("ssh", "provider.hosts: is required: One node a host"),
+        ("{name: ssh, hosts: []}", "provider.hosts: must not be empty: One node a host"),
+        ("{name: ssh, hosts: [{adress: a}]}", "provider.hosts.0.adress: unknown key; did you mean address?"),
+        ("{name: aws, regoin: x}", "provider.regoin: unknown key; did you mean region? Valid here: disk, gpu_memory,"),
+        ("{name: aws, region: US}", "provider.region: 'US' does not fit: Where instances are launched"),
+        ("{name: aws, zones: [a]}", "provider.zones.0: 'a' does not fit: Availability zones to choose from, such as"),
+        ("{name: aws, disk: 0}", "provider.disk: should be greater than or equal to 1, not 0"),
+    ],
+)
+def test_mistakes_in_a_provider_are_told_in_terms_of_that_provider(tmp_path: Path, section: str, said: str) -> None:
+    lines = refused(tmp_path, f"{GOOD}provider: {section}\n")
+    assert any(entry.startswith(f"spec.yaml:9: {said}") for entry in lines), lines
+
+
+HOSTS = "provider: {name: ssh, hosts: [{address: a, gpus: 2}, {address: b, gpus: 4}]}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("nodes: {market: on-demand, on_demand_after: 5m}", "nodes.on_demand_after: has no effect with market"),
+        ("nodes: {market: on-demand, on_demand_for_deadline: true}", "nodes.on_demand_for_deadline: has no effect"),
+        ("nodes: {on_demand_for_deadline: true}", "on_demand_for_deadline: has no effect without limits.deadline"),
+        (f"nodes: {{on_demand_after: 5m}}\n{HOSTS}", "nodes.on_demand_after: has no effect with provider ssh"),
+        (f"nodes: {{gpus_per_node: 8}}\n{HOSTS}", "nodes.gpus_per_node: 8 are more than any of provider.hosts has"),
+        (f"nodes: {{max: 3}}\n{HOSTS}", "nodes.max: 3 is more than the 2 hosts in provider.hosts; use 2"),
+        (f"nodes: {{max: 2, gpus_per_node: 3}}\n{HOSTS}", "nodes.max: 2 is more than the 1 hosts with 3 GPUs"),
+        ("provider: {name: aws, zones: [us-east-1a, eu-west-1b]}", "zones: eu-west-1b is not in provider.region"),
+    ],
+)  # fmt: skip
+def test_rules_of_markets_and_hosts(tmp_path: Path, lines: str, said: str) -> None:
+    told = refused(tmp_path, f"{GOOD}{lines}\n")
+    assert any(entry.startswith("spec.yaml:") and said in entry for entry in told), told
+
+
+def test_a_scripts_deadline_cannot_be_bought_for(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("pass")
+    text = "name: s\ncode: .\ncommand: {run: t.py, folder: out}\nnodes: {on_demand_for_deadline: true}\n"
+    (told,) = refused(tmp_path, text + "limits: {deadline: 2030-01-01T00:00:00Z}\n")
+    assert "nodes.on_demand_for_deadline: has no effect with command" in told
+
+
+def test_what_fits_the_market_and_the_hosts_is_accepted(tmp_path: Path) -> None:
+    accepted(tmp_path, f"{GOOD}nodes: {{max: 2, gpus_per_node: 2}}\n{HOSTS}")
+    deadline = "limits: {deadline: 2030-01-01T00:00:00Z}"
+    text = f"{GOOD}provider: aws\nnodes: {{on_demand_after: 5m, on_demand_for_deadline: true}}\n{deadline}\n"
+    assert accepted(tmp_path, text).nodes.on_demand_after == 300
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ class Launch(Record):
     intent: NodeIntent
     store_uri: str
     agent_options: tuple[str, ...] = ()
+    address: str = "127.0.0.1"
+    """Where other nodes reach this one."""
+    instance_id: str = ""
+    """What the machine is called; empty: `local-<node>`."""
 
 
 class MachineFile(Record):

@@ -27,7 +27,6 @@ from starling.infra.logs import log_to_stderr
 from starling.infra.processes import PARENT, become_subreaper, kill_all, reap
 from starling.infra.providers.local.folder import Ended, Interrupt, Launch, MachineFile, NodeFolder, NodeLock
 
-ADDRESS = "127.0.0.1"
 ZONE = "local"
 TICK_SECONDS = 0.1
 NOTICE_POLL_SECONDS = 1.0
@@ -69,7 +68,10 @@ class LocalMachine:
         become_subreaper()
         signal.signal(signal.SIGTERM, self._on_signal)
         me = MachineFile(
-            pid=os.getpid(), imds_endpoint=self._imds.endpoint, launched_at=self._launched_at, address=ADDRESS
+            pid=os.getpid(),
+            imds_endpoint=self._imds.endpoint,
+            launched_at=self._launched_at,
+            address=self._launch.address,
         )
         self._folder.write_machine(me)  # before the agent: from here on the node counts as started
         self._agent = self._start_agent()
@@ -173,18 +175,18 @@ def _detach(log: Path) -> int:
 def _identity(launch: Launch, launched_at: float) -> Identity:
     offer = launch.intent.offer
     return Identity(
-        instance_id=instance_id(launch.intent.node),
+        instance_id=instance_id(launch),
         instance_type=offer.instance_type,
         zone=offer.zone,
         region=ZONE,
-        address=ADDRESS,
+        address=launch.address,
         market=offer.market,
         launched_at=launched_at,
     )
 
 
-def instance_id(node: str) -> str:
-    return f"local-{node}"
+def instance_id(launch: Launch) -> str:
+    return launch.instance_id or f"local-{launch.intent.node}"
 
 
 def _taken_at(interrupt: Interrupt) -> float:

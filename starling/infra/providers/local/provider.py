@@ -20,9 +20,9 @@ from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import ProviderError
 from starling.infra.home import node_folder, starling_home
 from starling.infra.processes import HOME, MARKER, kill_all, marks_by_pid
-from starling.infra.providers.base import Machine
+from starling.infra.providers.base import Launched, Machine, Pace
 from starling.infra.providers.local.folder import Ended, Interrupt, Launch, NodeFolder, NodeLock
-from starling.infra.providers.local.machine import ADDRESS, ZONE, instance_id
+from starling.infra.providers.local.machine import ZONE, instance_id
 from starling.infra.records import Market, NodeIntent, Offer
 
 LAUNCH_SECONDS = 60.0
@@ -37,6 +37,7 @@ class LocalProvider:
     """Sells this computer's processes as nodes. Linux only."""
 
     name = "local"
+    pace = Pace(parallel_launches=4)
 
     def __init__(
         self,
@@ -45,16 +46,21 @@ class LocalProvider:
         home: Path | None = None,
         store_uri: str | None = None,
         agent_options: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        place: str = "local",
         clock: Clock | None = None,
     ) -> None:
         """`home` defaults to $STARLING_HOME. With `store_uri`, `list` shows the nodes of that store only, so that runs
-        of one name in two stores do not meet. `agent_options` are added to the agents' command line."""
+        of one name in two stores do not meet. `agent_options` are added to the agents' command line. `address` is where
+        other machines reach this one, if they do; `place` begins the machines' ids."""
         if sys.platform != "linux":
             raise ProviderError(f"local nodes need Linux; this is {sys.platform}. Use another provider from here")
         self._price = price_per_hour
         self._home = (home or starling_home()).resolve()
         self._store_uri = store_uri
         self._agent_options = tuple(agent_options)
+        self._address = address
+        self._place = place
         self._clock = clock or SystemClock()
 
     def offers(self, *, gpus: int, market: str) -> list[Offer]:
@@ -70,13 +76,15 @@ class LocalProvider:
             )
         ]
 
-    def launch(self, intent: NodeIntent, store_uri: str) -> None:
+    def launch(self, intent: NodeIntent, store_uri: str) -> Launched:
         folder = self._folder(intent.node)
         self._make_room(folder, store_uri)
-        if folder.machine() is not None or folder.ended() is not None:
-            return  # started before: never a second time
-        folder.write_launch(Launch(intent=intent, store_uri=store_uri, agent_options=self._agent_options))
-        self._start(folder)
+        if folder.machine() is None and folder.ended() is None:  # else it has started before: never a second time
+            folder.write_launch(self._launch_of(intent, store_uri))
+            self._start(folder)
+        machine, launch = folder.machine(), folder.launch() or self._launch_of(intent, store_uri)
+        at = machine.launched_at if machine is not None else self._clock.now()
+        return Launched(instance_id=instance_id(launch), offer=intent.offer, at=at)
 
     def list(self, run: str | None = None) -> list[Machine]:
         pids = self._pids()
@@ -84,15 +92,15 @@ class LocalProvider:
         seen = (self._look(NodeFolder(path), pids.get(path.name, ())) for path in folders)
         return [machine for machine in seen if machine is not None]
 
-    def terminate(self, node: str) -> None:
-        """Returns when nothing of the node is left; what its machine process does not end in time is killed here."""
-        folder = self._folder(node)
-        if not folder.path.exists():
-            return
-        folder.terminate_file.touch()
-        self._wait_until_free(folder)
-        kill_all(folder.marks)
-        self._close(folder, "terminated")
+    def terminate(self, nodes: Sequence[str]) -> None:
+        """Returns when nothing of the nodes is left; what a machine process does not end in time is killed here."""
+        there = [folder for node in nodes if (folder := self._folder(node)).path.exists()]
+        for folder in there:
+            folder.terminate_file.touch()
+        for folder in there:
+            self._wait_until_free(folder)
+            kill_all(folder.marks)
+            self._close(folder, "terminated")
 
     def interrupt(self, node: str, notice: float | None) -> None:
         folder = self._living(node)
@@ -112,8 +120,20 @@ class LocalProvider:
             folder.path.rename(aside)
             shutil.rmtree(aside)
 
+    def close(self, run: str) -> None:
+        """Nothing is made for a run as a whole."""
+
     def _folder(self, node: str) -> NodeFolder:
         return NodeFolder(node_folder(self._home, node))
+
+    def _launch_of(self, intent: NodeIntent, store_uri: str) -> Launch:
+        return Launch(
+            intent=intent,
+            store_uri=store_uri,
+            agent_options=self._agent_options,
+            address=self._address,
+            instance_id=f"{self._place}-{intent.node}",
+        )
 
     def _living(self, node: str) -> NodeFolder:
         folder = self._folder(node)
@@ -179,12 +199,12 @@ class LocalProvider:
             return None
         return Machine(
             node=folder.node,
-            instance_id=instance_id(folder.node),
+            instance_id=instance_id(launch),
             alive=alive,
             launched_at=machine.launched_at if machine else None,
             ended_at=ended.at if ended else None,
             ended_reason=ended.reason if ended else None,
-            address=machine.address if machine else ADDRESS,
+            address=launch.address,
             pids=pids if alive else (),
         )
 

@@ -1,0 +1,128 @@
+"""What has to be done about machines whatever state the run is in: write down what is known, end what should not run.
+
+Pure. Nothing is concluded from a machine's absence unless the provider has been asked since it must have shown it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from starling.infra.providers.base import Machine
+from starling.infra.records import Market, NodeIntent, NodeStatus, Offer, Termination
+from starling.orchestrator.actions import Action, RecordGone, RecordLaunched, Terminate, TerminateStray
+from starling.orchestrator.facts import Facts, NodeFacts
+
+SILENT_SECONDS = 60.0
+"""A machine whose agent has not been heard for so long is replaced."""
+END_GRACE_SECONDS = 45.0
+"""How long a node may take to end itself once it knows that it should."""
+
+
+def upkeep(facts: Facts, now: float) -> list[Action]:
+    """Records first, so that nothing is lost if we die in between."""
+    return [*_records(facts, now), *_endings(facts, now), *_stray_endings(facts, now)]
+
+
+def _records(facts: Facts, now: float) -> Iterator[Action]:
+    """Facts worth writing down."""
+    for node in facts.present:
+        machine, intent = node.machine, node.intent
+        started = machine.launched_at if machine is not None else None
+        if machine is not None and started is not None and (intent.launched_at is None or intent.instance_id is None):
+            yield RecordLaunched(node=node.node, at=started, instance_id=machine.instance_id, offer=node.offer)
+        if gone := _found_gone(facts, node, now):
+            yield gone
+
+
+def _found_gone(facts: Facts, node: NodeFacts, now: float) -> RecordGone | None:
+    machine, intent, status = node.machine, node.intent, node.status
+    said = status is not None and status.ended is not None
+    if machine is not None:
+        at = machine.ended_at if machine.ended_at is not None else now
+        reason = _why_ended(machine, status)
+        return None if machine.alive else RecordGone(node=node.node, at=at, reason=reason, agent_said_so=said)
+    if facts.listed_at is None:
+        return None
+    if node.never_seen:
+        settled = intent.terminate is not None and facts.listed_at >= intent.terminate.at + facts.pace.settle
+        reason = "it was never launched"
+        return RecordGone(node=node.node, at=intent.wanted_at, reason=reason, agent_said_so=False) if settled else None
+    if facts.listed_at < (node.billed_from or 0.0) + facts.pace.settle or not (_silent(node, now) or said):
+        return None
+    last_word = status.at if status else intent.launched_at or now
+    reason = "the provider does not know its machine any more"
+    return RecordGone(node=node.node, at=last_word, reason=reason, agent_said_so=said)
+
+
+def _why_ended(machine: Machine, status: NodeStatus | None) -> str:
+    if status is not None and status.ended is not None:
+        return status.ended.reason
+    return machine.ended_reason or "its machine ended"
+
+
+def _silent(node: NodeFacts, now: float) -> bool:
+    return node.heard_at is not None and now - node.heard_at > SILENT_SECONDS
+
+
+def _endings(facts: Facts, now: float) -> Iterator[Action]:
+    """Machines that run and should not."""
+    for node in facts.nodes:
+        if node.up and (reason := _why_end(facts, node, now)):
+            yield Terminate(node=node.node, reason=reason)
+
+
+def _why_end(facts: Facts, node: NodeFacts, now: float) -> str | None:
+    intent, status = node.intent, node.status
+    launched = intent.launched_at or (node.machine.launched_at if node.machine else None)
+    if intent.terminate is not None:
+        asked = node.released_at is not None and (facts.listed_at or 0.0) <= node.released_at
+        return None if asked else intent.terminate.reason  # until it has been looked at since, there is nothing to say
+    if node.gone:
+        return "it was taken for gone, and its slot was filled again"
+    if intent.incarnation < facts.run.incarnation:
+        return f"it belongs to incarnation {intent.incarnation}; the run is at {facts.run.incarnation}"
+    if intent.authorised_until is not None and now > intent.authorised_until + END_GRACE_SECONDS:
+        return "it outlived its authorisation"
+    if status is None:
+        late = launched is not None and now > launched + facts.pace.boot and _silent(node, now)
+        return f"its agent did not report within {facts.pace.boot:g} s" if late else None
+    if status.ended is not None:
+        outlived = now > status.ended.at + END_GRACE_SECONDS
+        return f"its agent ended ({status.ended.reason}) but its machine did not" if outlived else None
+    return f"its agent was silent for {SILENT_SECONDS:g} s" if _silent(node, now) else None
+
+
+def _stray_endings(facts: Facts, now: float) -> Iterator[Action]:
+    """Machines without an intent; the intent that is committed first takes their place in the books."""
+    for machine in facts.strays:
+        _, slot, generation = machine.node.rsplit(".", 2)
+        reason = "no intent exists for this machine"
+        intent = NodeIntent(
+            node=machine.node,
+            run=facts.run.run,
+            incarnation=facts.run.incarnation,
+            slot=int(slot),
+            generation=int(generation),
+            offer=_stray_offer(facts, machine),
+            instance_id=machine.instance_id,
+            wanted_at=now,
+            authorised_until=now,
+            launched_at=machine.launched_at,
+            terminate=Termination(at=now, reason=reason),
+        )
+        yield TerminateStray(intent=intent, reason=reason)
+
+
+def _stray_offer(facts: Facts, machine: Machine) -> Offer:
+    """What a stray cost is unknown: as much as the dearest thing that we could have bought."""
+    known = [*facts.offers, *(node.intent.offer for node in facts.nodes)]
+    unknown = Offer(
+        provider=facts.spec.provider.name,
+        instance_type="unknown",
+        zone="unknown",
+        market=Market.SPOT,
+        price_per_hour=0.0,
+    )
+    dearest = max(known, key=lambda offer: offer.price_per_hour, default=unknown)
+    told = {"instance_type": machine.instance_type, "zone": machine.zone, "market": machine.market}
+    return dearest.but(**{name: value for name, value in told.items() if value is not None})

@@ -1,0 +1,108 @@
+"""What the spec and ~/.ssh/config make of a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from starling.infra.errors import Misconfigured
+from starling.infra.providers.ssh.hosts import Host, SshChoice, resolve, ssh_options
+from starling.infra.providers.ssh.provider import placed
+from starling.infra.records import Market, NodeIntent, Offer
+from tests.support.specs import spec
+
+CONFIG = """
+Host gpu1
+  HostName 10.0.0.5
+  User ada
+  Port 2222
+  IdentitiesOnly yes
+  ProxyJump gate,inner
+Host gpu2
+  ProxyCommand none
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config").write_text(CONFIG)
+    return tmp_path
+
+
+def test_the_config_completes_what_the_spec_leaves_open(folder: Path) -> None:
+    target = resolve(Host(address="gpu1"), None, folder)
+    assert (target.hostname, target.port, target.user, target.use_agent) == ("10.0.0.5", 2222, "ada", False)
+    assert target.known_as == "[10.0.0.5]:2222"
+    assert target.proxy == "ssh -J gate -W 10.0.0.5:2222 inner"
+
+
+def test_the_spec_wins(folder: Path) -> None:
+    key = folder / "lab"
+    key.touch()
+    target = resolve(Host(address="gpu1", user="eve", port=22, key=str(key)), None, folder)
+    assert (target.port, target.user, target.keys, target.known_as) == (22, "eve", (key,), "10.0.0.5")
+
+
+def test_without_words_of_anybody_the_usual_keys_are_tried(folder: Path) -> None:
+    for name in ("id_rsa", "id_ed25519", "other"):
+        (folder / name).touch()
+    target = resolve(Host(address="gpu2"), None, folder)
+    assert (target.hostname, target.port, target.proxy, target.use_agent) == ("gpu2", 22, None, True)
+    assert [path.name for path in target.keys] == ["id_ed25519", "id_rsa"]
+
+
+def test_known_hosts_is_the_one_that_is_named(folder: Path) -> None:
+    (folder / "lab_hosts").touch()
+    named = str(folder / "lab_hosts")
+    assert resolve(Host(address="gpu2"), named, folder).known_hosts == (folder / "lab_hosts",)
+    with pytest.raises(Misconfigured, match=r"provider\.known_hosts"):
+        resolve(Host(address="gpu2"), str(folder / "nowhere"), folder)
+
+
+def test_the_systems_ssh_is_told_the_specs_words_only() -> None:
+    host = Host(address="gpu1", user="eve", port=2222, key="/keys/lab")
+    assert ssh_options(host, "/known")[4:] == [
+        *("-o", "UserKnownHostsFile=/known", "-l", "eve", "-p", "2222", "-i", "/keys/lab")
+    ]
+    assert ssh_options(Host(address="gpu1"), None) == ["-o", "StrictHostKeyChecking=yes", "-o", "ForwardAgent=no"]
+
+
+def test_a_spec_becomes_a_choice() -> None:
+    section = spec(provider={"name": "ssh", "hosts": [{"address": "a", "gpus": 2}, {"address": "a", "port": 23}]})
+    choice = SshChoice.from_section(section.provider.model_dump())
+    assert [host.name for host in choice.hosts] == ["a", "a:23"]
+    assert choice.hosts[0].gpus == 2
+    assert choice.root == "~/.starling/node"
+
+
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [
+        ({"address": "b", "key": "keys/lab"}, "pattern"),
+        ({"address": "a"}, "listed before"),
+        ({"address": "a", "port": 22}, "listed before"),
+    ],
+)
+def test_mistakes_in_the_list_are_refused(host: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        spec(provider={"name": "ssh", "hosts": [{"address": "a"}, host]})
+
+
+def test_a_launch_goes_where_the_intent_says() -> None:
+    offers = tuple(
+        Offer(provider="ssh", instance_type="host", zone=zone, market=Market.SPOT, price_per_hour=0.0) for zone in "abc"
+    )
+    intent = NodeIntent(
+        node="r.0.0",
+        run="r",
+        incarnation=0,
+        slot=0,
+        generation=0,
+        offer=offers[2],
+        wanted_at=0.0,
+        authorised_until=None,
+    )
+    assert placed(intent) == offers[2]
+    assert [placed(intent.but(candidates=offers, slot=slot)).zone for slot in range(5)] == ["a", "b", "c", "a", "b"]
