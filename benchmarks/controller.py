@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # called by its file name
 
 import psutil
 
+from benchmarks.cloud_calls import Calls, cloud_calls
 from benchmarks.fleet import NOW, Shape, fleet
 from benchmarks.report import Goal, Options, Report, Table, main
 from starling.orchestrator.decide import decide
@@ -25,7 +26,13 @@ SHAPES = (
     Shape(runs=10, nodes=1000, past=2),
     Shape(runs=1, nodes=10_000, past=2),
 )
-GOALS = (Goal(figure="pass_cpu_s", limit=1.0), Goal(figure="pass_peak_mb", limit=500.0))
+FLEETS = (1, 100, 1000)
+"""Nodes of the runs whose calls to AWS are counted."""
+GOALS = (
+    Goal(figure="pass_cpu_s", limit=1.0),
+    Goal(figure="pass_peak_mb", limit=500.0),
+    Goal(figure="cloud_calls_per_30_s", limit=1.0),
+)
 
 
 def measure(options: Options) -> Report:
@@ -43,22 +50,43 @@ def measure(options: Options) -> Report:
         "taken, one is dead, one is silent. CPU is the median of the passes; the peak includes Python and the facts.",
     )
     worst = max(range(len(shapes)), key=lambda index: measured[index][0])
+    called = [cloud_calls(nodes) for nodes in ((1, 5) if options.quick else FLEETS)]
     return Report(
         title="Controller",
         question="How much CPU and memory does deciding take, for 10,000 nodes in few or many runs? There is no peer "
         "to measure beside: other orchestrators' decisions cannot be called without their I/O.",
-        tables=(table,),
+        tables=(table, _calls_table(called)),
         figures={
             "pass_cpu_s": measured[worst][0],
             "pass_peak_mb": max(mb for _, mb, _ in measured),
             "pass_cpu_s_1000_runs": measured[0][0],
             "one_controller_process_mb": _one_process_mb(),
+            "cloud_calls_per_30_s": max(calls.per_half_minute for calls in called),
         },
         goals=GOALS,
         notes=(
             "Every run has a controller process of its own today, so that one run's trouble is no other's; "
             "`one_controller_process_mb` is what one takes in memory before it has looked at its run.",
         ),
+    )
+
+
+def _calls_table(called: list[Calls]) -> Table:
+    rows = []
+    for calls in called:
+        fleets = calls.launching["CreateFleet"]
+        rest = calls.launching.total() - fleets
+        watched = ", ".join(f"{count} {name}" for name, count in sorted(calls.quiet.items()))
+        rows.append(
+            (f"{calls.nodes:,}", f"{rest}", f"{fleets / calls.nodes:.2f}", watched, f"{calls.per_half_minute:.2f}")
+        )
+    return Table(
+        title="Calls to AWS (emulated cloud, simulated time)",
+        columns=("nodes", "calls besides launches", "launches a node", "in 5 quiet minutes", "per 30 s"),
+        rows=tuple(rows),
+        note="From the first look to the last launch: what is there (passes over ten looks, offers, template), and one "
+        "CreateFleet a node, because its client token and its tags are the node's own. Further pages of a list, a "
+        "thousand instances each, count as calls. Then the run trains, and nothing happens to it.",
     )
 
 

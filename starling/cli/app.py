@@ -259,7 +259,7 @@ def rehearse(
             show_default=False,
         ),
     ] = None,
-    scale: Annotated[float, typer.Option("--scale", min=1, help="Region seconds that pass in one second.")] = 10,
+    scale: Annotated[float, typer.Option("--scale", min=1, help="Region seconds that pass in one second.")] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Decides which machines the script means.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep everything it wrote, and say where.")] = False,
     override: Overrides = None,

@@ -33,10 +33,17 @@ def driver_version() -> str:
     return ran.stdout.split()[0]
 
 
+_ASK_CUDA = """
+import importlib.util, pathlib, runpy
+torch = pathlib.Path(importlib.util.find_spec("torch").origin)
+print(runpy.run_path(str(torch.with_name("version.py")))["cuda"] or "")
+"""
+"""Without importing torch, which takes seconds."""
+
+
 def cuda_version(python: str) -> str | None:
     """The CUDA that this interpreter's torch is built for; None: none at all."""
-    ask = "import torch; print(torch.version.cuda or '')"
-    ran = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
+    ran = subprocess.run([python, "-c", _ASK_CUDA], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
     return ran.stdout.strip() or None
 
 

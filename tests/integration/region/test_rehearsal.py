@@ -43,7 +43,10 @@ def processes_of(folder: Path) -> set[int]:
 @pytest.mark.timeout(300)
 def test_the_shipped_rehearsal_keeps_every_promise(short_folder: Path) -> None:
     process = start(short_folder, SPEC, "--json")
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate()
+    finally:
+        process.kill()
     assert process.returncode == 0, errors
     told: dict[str, Any] = json.loads(output)
     assert all(told["promises"].values()), told["promises"]
@@ -67,12 +70,12 @@ def test_a_rehearsal_that_is_ended_leaves_nothing(number: signal.Signals, short_
         wait_for("machines", lambda: any(short_folder.glob("*/vm/*/console.log")), patience=120)
         assert processes_of(short_folder)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        wait_for("its end", lambda: process.poll() is not None, patience=60)
         wait_for("the end of everything", lambda: not processes_of(short_folder), patience=60)
         wait_for("an empty folder", lambda: not list(short_folder.iterdir()), patience=60)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_what_is_wrong_is_said_before_anything_starts(short_folder: Path) -> None:

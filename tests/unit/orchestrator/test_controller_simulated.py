@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from starling.infra import layout
-from starling.infra.errors import NoCapacity, ProviderError, StoreUnavailable
+from starling.infra.errors import NoCapacity, ProviderError, ProviderUnavailable, StoreUnavailable
 from starling.infra.journal import read_events
 from starling.infra.providers.fake import FakeProvider
 from starling.infra.records import EventKind, NodeIntent, RunState, Verdict
@@ -31,6 +31,7 @@ WHAT_HAPPENS = st.one_of(
     st.tuples(st.just("controller dies"), st.integers(0, 12)),
     st.tuples(st.just("capacity"), st.integers(0, 4)),
     st.tuples(st.just("launch fails"), st.integers(1, 3)),
+    st.tuples(st.just("answers lost"), st.integers(1, 3)),
     st.tuples(st.just("list fails"), st.integers(1, 3)),
     st.tuples(st.just("terminate fails"), st.integers(1, 2)),
     st.tuples(st.just("second controller"), st.integers(1, 3)),
@@ -51,6 +52,8 @@ def happen(world: SimulatedRun, what: str, number: int) -> None:
             world.lives = number
         case "capacity":
             world.provider.capacity = number
+        case "answers lost":
+            world.provider.fail_next("launch answer", ProviderUnavailable("no answer"), number)
         case "launch fails" | "list fails" | "terminate fails":
             world.provider.fail_next(what.split()[0], ProviderError("throttled"), number)
 
@@ -59,7 +62,7 @@ def happen(world: SimulatedRun, what: str, number: int) -> None:
 @given(st.lists(WHAT_HAPPENS, max_size=14))
 def test_nothing_is_doubled_or_leaked(story: list[tuple[str, int]]) -> None:
     with quick_store() as store:
-        world = SimulatedRun(store, spec())
+        world = SimulatedRun(store, spec(), list_lag=2.0)
         controller = world.live(world.controller(), 2)
         for what, number in story:
             happen(world, what, number)

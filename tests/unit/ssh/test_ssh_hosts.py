@@ -70,7 +70,8 @@ def test_the_systems_ssh_is_told_the_specs_words_only() -> None:
 
 
 def test_a_spec_becomes_a_choice() -> None:
-    section = spec(provider={"name": "ssh", "hosts": [{"address": "a", "gpus": 2}, {"address": "a", "port": 23}]})
+    hosts = [{"address": "a", "gpus": 2}, {"address": "a", "port": 23}]
+    section = spec(nodes={"max": 2}, provider={"name": "ssh", "hosts": hosts})
     choice = SshChoice.from_section(section.provider.model_dump())
     assert [host.name for host in choice.hosts] == ["a", "a:23"]
     assert choice.hosts[0].gpus == 2

@@ -132,11 +132,12 @@ class AwsClients:
 
     def caller(self) -> Caller:
         """Asked once in each session. Raises ProviderError."""
-        if self._caller is None:
-            with self.named("see whose credentials these are"):
-                answer = self.sts.get_caller_identity()
-            self._caller = Caller(account=answer["Account"], arn=answer["Arn"], name=_short_name(answer["Arn"]))
-        return self._caller
+        with self._lock:  # threads that launch side by side need it all at once
+            if self._caller is None:
+                with self.named("see whose credentials these are"):
+                    answer = self.sts.get_caller_identity()
+                self._caller = Caller(account=answer["Account"], arn=answer["Arn"], name=_short_name(answer["Arn"]))
+            return self._caller
 
     def _client(self, service: str, region: str | None = None) -> Any:
         where = region or self.region
