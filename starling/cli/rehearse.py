@@ -98,12 +98,19 @@ class _Rehearsal:
         self._say(f"opening an emulated {self._region}: {wish.scale:g} s pass there in one second")
         with RegionProcess(self._folder, home=self._home, options=options, said=self._said) as region:
             outcome = self._in_region(region)
-        if self._spec.training is None or not self._spec.training.exact:
-            return outcome
+            # Still inside: the region is also who leaves nothing of ours if we are killed.
+            if self._spec.training is None or not self._spec.training.exact:
+                return outcome
+            return dataclasses.replace(outcome, undisturbed=self._undisturbed())
+
+    def _undisturbed(self) -> dict[str, Any]:
+        wish = self._wish
         self._say("the same on one node of this computer, undisturbed")
         words = ["run", str(wish.spec_file), "--name", LOCAL_RUN, "--store", str(self._folder / "store"), "--json"]
-        alone = self._type(*words, *_as_options([*wish.overrides, *undisturbed(self._spec)]), environment={})
-        return dataclasses.replace(outcome, undisturbed=json.loads(alone))
+        alone: dict[str, Any] = json.loads(
+            self._type(*words, *_as_options([*wish.overrides, *undisturbed(self._spec)]), environment={})
+        )
+        return alone
 
     @property
     def _region(self) -> str:
@@ -279,7 +286,7 @@ def _folder(keep: bool) -> Iterator[Path]:
         if keep:
             note(f"everything it wrote is in {folder}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder)
 
 
 @contextmanager
