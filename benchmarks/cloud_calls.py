@@ -59,7 +59,7 @@ def _measure(store: Store, clients: AwsClients, nodes: int) -> Calls:
     run = create_run(store, spec, name="bench", clock=clock).run
     clients = AwsClients("us-east-1", clock=clock)
     provider = AwsProvider(spec.provider.model_dump(), store.uri, clock=clock, clients=clients)
-    controller = Controller(store, provider, run, clock)
+    controller = Controller(store, provider, run, clock, incarnation=0)
     for _ in range(10):
         controller.one_pass()
         clock.advance(provider.pace.look)

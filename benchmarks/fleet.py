@@ -74,7 +74,9 @@ def _facts(number: int, shape: Shape) -> Facts:
     )
     nodes = [node for slot in range(shape.nodes) for node in _slot(run, slot, shape.past, number * shape.nodes + slot)]
     record = RunRecord(run=run, created_at=BEGAN)
-    return Facts(run=record, spec=spec, verdict=None, nodes=tuple(nodes), offers=(OFFER,), listed_at=NOW - 1)
+    return Facts(
+        run=record, spec=spec, verdict=None, nodes=tuple(nodes), offers=(OFFER,), listed_at=NOW - 1, seen_at=NOW
+    )
 
 
 def _slot(run: str, slot: int, past: int, count: int) -> Iterator[NodeFacts]:

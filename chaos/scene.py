@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import yaml
 
 from chaos.flaky_proxy import flaky_proxy
-from starling.infra.region.s3_server import s3_server
 from chaos.schedule import NODES
 from chaos.trouble import FolderTrouble, ProxyTrouble, StoreTrouble
 from starling.infra.files import write_atomically
 from starling.infra.processes import HOME
+from starling.infra.region.s3_server import s3_server
 from starling.infra.store import Store, open_store
 from starling.infra.store.fault_file import FAULTS
 

@@ -11,7 +11,7 @@ import typer
 from starling.cli.output import emit, note, say, table
 from starling.infra.errors import Misconfigured, UsageError
 from starling.infra.providers.aws.clients import AwsClients
-from starling.infra.providers.aws.regions import default_region
+from starling.infra.providers.aws.regions import default_region, supported
 from starling.infra.providers.aws.setup import SetupPlan, carry_out, plan_setup, site_of
 from starling.infra.providers.aws.stack import StackOutputs, describe_stack, outputs_of, read_stack, store_uri
 from starling.infra.providers.aws.teardown import bucket_exists, delete_stack, living_machines, remove_leftovers
@@ -21,7 +21,7 @@ from starling.orchestrator.reading import RunReader, list_runs, read_verdict
 
 
 def setup_verb(region: str | None, stack: str, vpc: str | None, *, dry_run: bool, as_json: bool) -> None:
-    clients = AwsClients(region or default_region())
+    clients = AwsClients(supported(region or default_region()))
     plan = plan_setup(clients, stack, vpc)
     if not as_json:
         _say_plan(plan, dry_run=dry_run)
@@ -55,7 +55,10 @@ def teardown_verb(region: str | None, stack: str, *, delete_bucket: bool, yes: b
         return
     say(f"removed stack {stack} in {clients.region}" if found else f"there is no stack {stack} in {clients.region}")
     if kept is not None:
-        say(f"the bucket {kept} stays, with everything in it; the next `starling aws setup` takes it over")
+        say(
+            f"the bucket {kept} stays, with everything in it and closed to the public, but without the policy that "
+            "refuses plain HTTP, which went with the stack; the next `starling aws setup` takes it over"
+        )
 
 
 def _say_plan(plan: SetupPlan, *, dry_run: bool) -> None:

@@ -13,7 +13,7 @@ from starling.infra.errors import StarlingError
 from starling.infra.providers.aws.checkup import account, dry_runs, setup
 from starling.infra.providers.aws.checkup.finding import Check, Finding, Health, fail, ok, run_checks, warn
 from starling.infra.providers.aws.clients import AwsClients
-from starling.infra.providers.aws.regions import default_region
+from starling.infra.providers.aws.regions import default_region, supported
 from starling.infra.providers.aws.stack import StackOutputs, read_stack
 
 _MARKS = {Health.OK: "ok  ", Health.WARN: "warn", Health.FAIL: "FAIL", Health.SKIPPED: "-   "}
@@ -28,7 +28,7 @@ _OLDEST = (3, 11)
 
 def doctor_verb(region: str | None, stack: str, *, as_json: bool) -> int:
     """The exit code: 1 if a run cannot work."""
-    clients = AwsClients(region or default_region())
+    clients = AwsClients(supported(region or default_region()))
     findings: list[Finding] = []
     for finding in _examine(clients, stack):
         findings.append(finding)

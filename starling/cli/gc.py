@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from starling.cli.output import clock_time, emit, note, say, table
-from starling.infra.errors import Misconfigured, StarlingError, StoreError, UsageError
+from starling.infra.errors import Misconfigured, NotAuthorised, StarlingError, StoreError, UsageError
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.inventory import find_resources, remove_resource
 from starling.infra.providers.aws.regions import default_region, usable_regions
@@ -45,12 +44,12 @@ def _everything(clients: AwsClients, regions: Sequence[str], store: str | None, 
     stores = {store: clients.region} if store is not None else {}
     for region in regions:
         there = clients.in_region(region)
-        for resource in find_resources(there):
+        for resource in _found(there, alone=len(regions) == 1):
             yield resource
             if resource.store is not None:
                 stores.setdefault(resource.store, region)
-        with suppress(Misconfigured):  # no set-up in this region: then there is no bucket either
-            stores.setdefault(store_uri(read_stack(there, stack).bucket, region), region)
+        if (own := _store_of(there, stack)) is not None:
+            stores.setdefault(own, region)
     for uri, region in _once_each(stores):
         try:
             yield from _uploads(uri, region)
@@ -58,6 +57,28 @@ def _everything(clients: AwsClients, regions: Sequence[str], store: str | None, 
             if uri == store:
                 raise
             note(f"unfinished uploads are not looked for in {uri}: {error}")
+
+
+def _found(there: AwsClients, *, alone: bool) -> list[Resource]:
+    """Of one region; where we may not look, that is said, unless it is the only one: then NotAuthorised is raised."""
+    try:
+        return find_resources(there)
+    except NotAuthorised as error:
+        if alone:
+            raise
+        note(f"{there.region} is not looked at: {error}")
+        return []
+
+
+def _store_of(there: AwsClients, stack: str) -> str | None:
+    """In the bucket of a region's stack; None without a set-up there, or where we may not see it."""
+    try:
+        return store_uri(read_stack(there, stack).bucket, there.region)
+    except Misconfigured:
+        return None  # no set-up in this region: then there is no bucket either
+    except NotAuthorised as error:
+        note(f"unfinished uploads of stack {stack} in {there.region} are not looked for: {error}")
+        return None
 
 
 def _once_each(stores: dict[str, str]) -> Iterator[tuple[str, str]]:

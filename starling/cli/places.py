@@ -139,7 +139,7 @@ class RemotePlace:
 
         host = self.connection.host
         there = f'cd {quote(str(self.folder))} && exec "${{SHELL:-/bin/sh}}" -l'
-        return ["ssh", *ssh_options(host, self.known_hosts), "-t", host.address, there]
+        return ["ssh", *ssh_options(host, self.known_hosts), "-t", "--", host.address, there]
 
     def put(self, files: list[Path], path: str) -> list[str]:
         from starling.infra.providers.ssh.transfer import is_folder, put_file

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from starling.infra.providers.aws.unsupported import unsupported
 from starling.orchestrator.sections import Count, NotNegative, Positive, Problems, Section
 
-Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+
+def _supported(region: str) -> str:
+    if (why := unsupported(region)) is not None:
+        raise ValueError(why)
+    return region
+
+
+Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$"), AfterValidator(_supported)]
 Zone = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$")]
 InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 FileHere = Annotated[str, Field(pattern=r"^[/~]")]
 """Controllers do not run where the spec lies, so a relative path would lead nowhere."""
+
+
+HostAddress = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\])$"),
+    AfterValidator(lambda address: address.strip("[]")),
+]
+"""A name, an IPv4 address or an IPv6 one, in brackets or not: nothing that a command line could take for an option."""
+Login = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$")]
 
 
 class LocalSection(Section):
@@ -54,11 +71,11 @@ class AwsSection(Section):
 
 
 class HostSection(Section):
-    address: Annotated[str, Field(min_length=1)]
+    address: HostAddress
     """Name, IP address, or an alias in ~/.ssh/config."""
-    user: str | None = None
+    user: Login | None = None
     """Who logs in; null: as ~/.ssh/config or this computer says."""
-    private_address: Annotated[str, Field(min_length=1)] | None = None
+    private_address: HostAddress | None = None
     """How the other hosts reach it; null: by `address`."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Of its ssh server; null: as ~/.ssh/config says, else 22."""

@@ -14,8 +14,8 @@ from typing import Any
 import boto3.session
 import pytest
 
-from starling.infra.region.s3_server import S3Server
 from starling.infra.errors import ObjectNotFound, StoreAccessDenied, StoreUnavailable, VersionConflict
+from starling.infra.region.s3_server import S3Server
 from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
 from starling.infra.store.s3_client import S3Patience

@@ -11,6 +11,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
+MOST_FILTER_VALUES = 200
+"""Of all filters of a call together.
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html"""
+_FILTER_VALUE = re.compile(r"Filter\.\d+\.Value\.\d+")
 _CREDENTIAL = re.compile(r"Credential=[^/,\s]+/\d+/([^/]+)/([^/]+)/aws4_request")
 
 # What EC2's documentation lists as server errors, and what is not answered with 400 elsewhere.
@@ -47,7 +51,7 @@ class Call:
     """As it is signed for: ec2, iam, sts, ..."""
     region: str
     action: str
-    """Such as RunInstances; empty if the call names none (paths of REST services)."""
+    """Such as RunInstances; empty if the call names none (paths of REST services but FIS)."""
     form: dict[str, str]
     """Parameters of the query protocols; empty for the JSON ones."""
     is_json: bool
@@ -70,13 +74,24 @@ def read_call(environ: dict[str, Any]) -> Call:
     signed = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     form = {} if target else dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    service = signed.group(2) if signed else ""
+    named = target.rpartition(".")[2] or form.get("Action", "")
     return Call(
-        service=signed.group(2) if signed else "",
+        service=service,
         region=signed.group(1) if signed else "us-east-1",
-        action=target.rpartition(".")[2] or form.get("Action", ""),
+        action=named or (_fis_action(environ) if service == "fis" else ""),
         form=form,
         is_json=bool(target),
     )
+
+
+def check_filters(call: Call) -> None:
+    """Raises Refused for more values than EC2 takes in one call; moto takes any number."""
+    if call.service == "ec2" and sum(map(bool, map(_FILTER_VALUE.fullmatch, call.form))) > MOST_FILTER_VALUES:
+        raise Refused(
+            "FilterLimitExceeded",
+            f"The maximum number of filter values specified on a single call is {MOST_FILTER_VALUES}",
+        )
 
 
 def error_answer(call: Call, code: str, message: str) -> Answer:
@@ -95,3 +110,14 @@ def error_answer(call: Call, code: str, message: str) -> Answer:
         kind = "text/xml"
     headers = (("Content-Type", kind), ("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", code))
     return Answer(status=status, headers=headers, body=body.encode())
+
+
+def _fis_action(environ: dict[str, Any]) -> str:
+    """What the Fault Injection Service is asked for, by method and path."""
+    named = re.match(r"/(experimentTemplates|experiments)\b", environ.get("PATH_INFO", ""))
+    verb = {"POST": "Create", "DELETE": "Delete", "GET": "Get"}.get(environ.get("REQUEST_METHOD", ""))
+    if named is None or verb is None:
+        return ""
+    if named[1] == "experimentTemplates":
+        return f"{verb}ExperimentTemplate"
+    return {"Create": "StartExperiment", "Delete": "StopExperiment"}.get(verb, f"{verb}Experiment")

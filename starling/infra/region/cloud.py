@@ -45,6 +45,7 @@ from starling.infra.region.pools import Capacity, Quotas
 from starling.infra.region.prices import DEFAULT_FILE, PriceBook
 from starling.infra.region.products import REGIONS, ProductsResponse
 from starling.infra.region.quotas import QuotasResponse
+from starling.infra.region.roles import RolesResponse
 from starling.infra.region.s3_server import S3Server
 from starling.infra.region.stacks import teach_cloudformation
 
@@ -138,6 +139,11 @@ class EmulatedCloud:
     def calls(self) -> Counter[str]:
         """How often each action was called so far."""
         return self._gateway.calls
+
+    def forget_fleets(self, *, forget: bool = True) -> None:
+        """From now on a CreateFleet whose token was used before is answered with the fleet's id alone: what came of it
+        DescribeFleets tells."""
+        self._gateway.tokens.terse = forget
 
     def now(self) -> float:
         return time.time()
@@ -245,6 +251,7 @@ class EmulatedCloud:
         handlers = {
             "ec2": lambda: Ec2Response(self),
             "pricing": lambda: ProductsResponse(self.prices),
+            "iam": RolesResponse,
             "servicequotas": lambda: QuotasResponse(self.quotas),
         }
         return Gateway(handlers, lock=self.lock, faults=self._faults, now=self.now, afterwards=self._after_call)

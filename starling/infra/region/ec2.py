@@ -73,18 +73,20 @@ class Ec2Response(EC2Response):
                 machine.spot_instance_request_id = f"sir-{secrets.token_hex(4)}"  # type: ignore[attr-defined]
         fleet = InstantFleet(backend, fleet_id, request, market, outcome)
         backend.fleets[fleet_id] = fleet
-        errors = [_error(candidate, refused, market) for candidate, refused in outcome.refused]
-        return ActionResult({"FleetId": fleet_id, "Instances": fleet.instances, "Errors": errors})
+        return ActionResult({"FleetId": fleet_id, "Instances": fleet.instances, "Errors": fleet.errors})
 
     def describe_fleets(self) -> ActionResult:
-        """Instant fleets are told only to those who name them, as EC2 does it."""
+        """Instant fleets are told only to those who name them, as EC2 does it, and then with what came of them."""
         ids = self._get_param("FleetIds", [])
+        if unknown := [name for name in ids if name not in self.ec2_backend.fleets]:
+            raise Refused("InvalidFleetId.NotFound", f"The fleet ID '{unknown[0]}' does not exist")
         fleets = self.ec2_backend.describe_fleets(ids)
         return ActionResult({"Fleets": [fleet for fleet in fleets if ids or not isinstance(fleet, InstantFleet)]})
 
     def run_instances(self) -> ActionResult:
         market = Market.SPOT if self._get_param("InstanceMarketOptions.MarketType") == "spot" else Market.ON_DEMAND
-        subnet = self._get_param("SubnetId")
+        subnet = self._get_param("SubnetId") or _subnet_of(self._get_param("NetworkInterfaces", []))
+        self._check_groups(subnet)
         zone = (
             self.ec2_backend.get_subnet(subnet).availability_zone
             if subnet
@@ -157,6 +159,27 @@ class Ec2Response(EC2Response):
         output = Base64EncodedString.from_raw_string(self._cloud.console(machine.id))
         return ActionResult({"InstanceId": machine.id, "Timestamp": utcnow(), "Output": output})
 
+    def _check_groups(self, subnet: str | None) -> None:
+        """A launch template's security group and the subnet must be of one VPC; without a subnet it is a default one,
+        whatever VPC the group is of. moto puts the machine anywhere."""
+        named = self._get_param("LaunchTemplate") or {}
+        template = self.ec2_backend.get_launch_template(named["LaunchTemplateId"]) if named else None
+        asked = self._get_param("NetworkInterfaces", [])
+        given = asked or (template.get_version("$Latest").data.get("NetworkInterfaces", []) if template else [])
+        groups = [group for one in given for group in one.get("Groups", [])]
+        if not groups:
+            return
+        if subnet is None and not (defaults := self.ec2_backend.get_default_subnets()):
+            raise Refused("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
+        vpc = (self.ec2_backend.get_subnet(subnet) if subnet else next(iter(defaults.values()))).vpc_id
+        for group in groups:
+            found = self.ec2_backend.get_security_group_from_id(group)
+            if found is not None and found.vpc_id != vpc:
+                raise Refused(
+                    "InvalidParameter",
+                    f"Security group {group} and subnet {subnet or 'of the default VPC'} belong to different networks.",
+                )
+
     def _plain(self, names: tuple[str, ...]) -> dict[str, Any]:
         given = {name: self._get_param(name) for name in names}
         return {name: value for name, value in given.items() if value is not None}
@@ -216,13 +239,8 @@ class Ec2Response(EC2Response):
         return next((found for check in checks if (found := check()) is not None), None)
 
 
-def _error(candidate: Candidate, refused: Refusal, market: Market) -> dict[str, Any]:
-    return {
-        "LaunchTemplateAndOverrides": candidate.described,
-        "Lifecycle": market.value,
-        "ErrorCode": refused.code,
-        "ErrorMessage": refused.message,
-    }
+def _subnet_of(interfaces: list[dict[str, Any]]) -> str | None:
+    return next((one["SubnetId"] for one in interfaces if one.get("SubnetId")), None)
 
 
 def _not_offered(pool: Pool) -> Refusal:

@@ -91,6 +91,7 @@ class InstantFleet(Fleet):
         self.fulfilled_capacity = float(len(outcome.bought))
         self.target_capacity = len(outcome.bought)
         self._bought = tuple(outcome.bought)
+        self._refused = tuple(outcome.refused)
         self._market = market
 
     @property
@@ -103,6 +104,19 @@ class InstantFleet(Fleet):
                 "InstanceType": machine.instance_type,
             }
             for candidate, machine in self._bought
+        ]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """One for each candidate that was refused."""
+        return [
+            {
+                "LaunchTemplateAndOverrides": candidate.described,
+                "Lifecycle": self._market.value,
+                "ErrorCode": refused.code,
+                "ErrorMessage": refused.message,
+            }
+            for candidate, refused in self._refused
         ]
 
 

@@ -15,7 +15,7 @@ from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplic
 from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
-from starling.infra.region.calls import Answer, Call, Refused, error_answer, read_call
+from starling.infra.region.calls import Answer, Call, Refused, check_filters, error_answer, read_call
 from starling.infra.region.faults import MESSAGES, Faults
 from starling.infra.region.tokens import ClientTokens
 
@@ -37,12 +37,12 @@ class Gateway:
         """`handlers` answer the calls of a service that they define themselves (not their base classes of moto's);
         `afterwards` is called after every call that was done."""
         self.calls: Counter[str] = Counter()
+        self.tokens = ClientTokens()
         self._handlers = {service: (make, _own_actions(make())) for service, make in handlers.items()}
         self._lock = lock
         self._faults = faults
         self._now = now
         self._afterwards = afterwards
-        self._tokens = ClientTokens()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -59,7 +59,8 @@ class Gateway:
         if fault is not None and not fault.after:
             return error_answer(call, fault.code, fault.message or MESSAGES.get(fault.code, fault.code))
         try:
-            answer = self._tokens.recall(call) or self._do(call, environ)
+            check_filters(call)
+            answer = self.tokens.recall(call) or self._do(call, environ)
         except Refused as refused:
             return error_answer(call, refused.code, refused.message)
         except NotImplementedError as error:
@@ -70,7 +71,7 @@ class Gateway:
         if call.is_json and answer.status == 403 and (denied := _DENIED.search(answer.body)) is not None:
             # moto denies in XML, whatever the service speaks.
             return error_answer(call, "AccessDeniedException", denied[1].decode())
-        self._tokens.keep(call, answer)
+        self.tokens.keep(call, answer)
         self._afterwards(call)
         return answer if fault is None else error_answer(call, fault.code, fault.message or fault.code)
 

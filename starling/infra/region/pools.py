@@ -91,13 +91,19 @@ class Quotas:
 
     def __init__(self) -> None:
         self._values = dict.fromkeys(QUOTA_NAMES, GENEROUS)
+        self._untold: set[str] = set()
 
     def set(self, code: str, vcpus: float) -> None:
         """Such as ("L-3819A6DF", 8): two g5.xlarge of spot, and no more."""
         self._values[code] = vcpus
+        self._untold.discard(code)
+
+    def hide(self, code: str) -> None:
+        """Service Quotas says that there is no such resource, as where only a quota's default holds."""
+        self._untold.add(code)
 
     def value(self, code: str) -> float | None:
-        return self._values.get(code)
+        return None if code in self._untold else self._values.get(code)
 
     def refusal(self, pool: Pool, living: Iterable[Pool], vcpus: Callable[[str], int]) -> Refusal | None:
         code = quota_code(pool)

@@ -29,7 +29,10 @@ class QuotasResponse(BaseResponse):
 
     def list_service_quotas(self) -> ActionResult:
         codes = QUOTA_NAMES if self._get_param("ServiceCode") == "ec2" else {}
-        return ActionResult({"Quotas": [self._quota(code, self._quotas.value(code) or 0.0) for code in codes]})
+        values = {code: self._quotas.value(code) for code in codes}
+        return ActionResult(
+            {"Quotas": [self._quota(code, value) for code, value in values.items() if value is not None]}
+        )
 
     def _quota(self, code: str, value: float) -> dict[str, Any]:
         return {

@@ -19,7 +19,6 @@ from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import (
     ObjectExists,
     ObjectNotFound,
-    StoreCredentialsExpired,
     StoreError,
     StoreUnavailable,
     VersionConflict,
@@ -29,7 +28,14 @@ from starling.infra.store.checksums import corrupt, sha256_of, wrong_size
 from starling.infra.store.keys import check_key, check_prefix, is_key
 from starling.infra.store.oserrors import os_errors_named
 from starling.infra.store.s3_client import S3Clients, S3Patience
-from starling.infra.store.s3_errors import BEYOND_THE_END, REFUSED, code_of, s3_errors_named, was_retried
+from starling.infra.store.s3_errors import (
+    BEYOND_THE_END,
+    REFUSED,
+    another_login_may_mend,
+    code_of,
+    s3_errors_named,
+    was_retried,
+)
 from starling.infra.store.s3_memory import Pieces, RangeReader, fill_memory
 from starling.infra.store.s3_transfer import PART, fill_file, upload
 from starling.infra.store.writing import aside
@@ -234,8 +240,9 @@ class S3Store:
         try:
             with s3_errors_named(doing, where):
                 yield
-        except StoreCredentialsExpired:
-            self._clients.renew()
+        except StoreError as error:
+            if another_login_may_mend(error):
+                self._clients.renew()
             raise
 
     def _put_if(self, key: str, data: bytes, condition: _Condition, lost: StoreError) -> str:

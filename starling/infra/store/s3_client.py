@@ -57,8 +57,8 @@ class S3Clients:
         return client or self._by_process.setdefault(os.getpid(), self._make())
 
     def renew(self) -> None:
-        """Have this process' next client read the credentials anew: those that the present one was made with are no
-        longer good, and the user may log in again. Threads that use it still may go on."""
+        """Have this process' next client look for credentials anew: the present one was made with none, or with some
+        that are no longer good, and the user may log in again. Threads that use it still may go on."""
         self._by_process.pop(os.getpid(), None)
 
     def _make(self) -> S3Client:

@@ -101,6 +101,17 @@ def store_error(doing: str, where: str, error: ClientError | BotoCoreError) -> S
     return kind(f"cannot {doing} {where}: {reason.rstrip('.')}; {advice}")
 
 
+def another_login_may_mend(error: StoreError) -> bool:
+    """Whether it comes from the credentials that a client was made with: expired, wrong, or none at all. Credentials of
+    a machine's role are looked for once, and are missing for good in a client that was made while IMDS was slow."""
+    if isinstance(error, StoreCredentialsExpired):
+        return True
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        return _meaning_of_response(cause)[1] == _KEYS
+    return isinstance(cause, BotoCoreError) and _meaning_of_exception(cause)[1] == _KEYS
+
+
 def code_of(error: ClientError) -> str:
     """S3's name for the error; for a HEAD request, whose answer has no body, the HTTP status."""
     return str(error.response["Error"].get("Code") or "Unknown")

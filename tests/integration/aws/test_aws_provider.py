@@ -53,6 +53,7 @@ def cloud(set_up: EmulatedCloud, monkeypatch: pytest.MonkeyPatch) -> EmulatedClo
     """No machine is alive, everything can be had, no call was made."""
     lead_to(set_up, monkeypatch)
     set_up.heal()
+    set_up.forget_fleets(forget=False)
     set_up.capacity = Capacity()
     for machine in living(set_up):
         set_up.powered_off(machine.id)
@@ -131,6 +132,64 @@ def test_a_launch_whose_answer_was_lost_is_found_by_repeating_it(
 ) -> None:
     cloud.fail("CreateFleet", "InternalError", times=3, after=True)
     with pytest.raises(ProviderUnavailable):
+        provider.launch(an_intent(run), store_uri)
+    assert provider.launch(an_intent(run), store_uri).instance_id == living(cloud)[0].id
+    assert len(living(cloud)) == 1
+
+
+def test_a_repeated_launch_that_is_told_the_fleet_alone_asks_for_the_rest(
+    provider: AwsProvider, cloud: EmulatedCloud, store_uri: str, run: str
+) -> None:
+    cloud.forget_fleets()
+    offers = (an_offer(), an_offer(zone="b"))
+    cloud.capacity.set("g5.xlarge", "us-east-1a", "spot", 0)
+    cloud.fail("CreateFleet", "InternalError", times=3, after=True)
+    with pytest.raises(ProviderUnavailable):
+        provider.launch(an_intent(run, *offers), store_uri)
+    launched = provider.launch(an_intent(run, *offers), store_uri)
+    assert (launched.instance_id, launched.offer) == (living(cloud)[0].id, offers[1])
+    assert len(living(cloud)) == 1
+
+
+def test_a_repeated_launch_that_had_been_refused_is_refused_for_the_same_reasons(
+    provider: AwsProvider, cloud: EmulatedCloud, store_uri: str, run: str
+) -> None:
+    cloud.forget_fleets()
+    cloud.capacity.set("g5.xlarge", "us-east-1a", "spot", 0)
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(NoCapacity, match="InsufficientInstanceCapacity") as caught:
+            provider.launch(an_intent(run), store_uri)
+        refusals.append(caught.value.refusals)
+    assert refusals[0] == refusals[1]
+    assert cloud.calls["DescribeFleets"] == 1
+
+
+@pytest.mark.parametrize("code", ["InvalidFleetId.NotFound", "UnauthorizedOperation", "InternalError"])
+def test_while_nobody_tells_what_a_launch_bought_no_other_is_made(
+    cloud: EmulatedCloud, store_uri: str, run: str, code: str
+) -> None:
+    AwsProvider(SECTION, store_uri).launch(an_intent(run), store_uri)
+    cloud.forget_fleets()
+    cloud.fail("DescribeFleets", code)
+    after_a_restart = AwsProvider(SECTION, store_uri)
+    for _ in range(2):
+        with pytest.raises((ProviderUnavailable, NotAuthorised)):
+            after_a_restart.launch(an_intent(run), store_uri)
+    cloud.heal()
+    assert after_a_restart.launch(an_intent(run), store_uri).instance_id == living(cloud)[0].id
+    assert len(living(cloud)) == 1
+
+
+def test_a_fleet_that_tells_nothing_at_all_is_asked_for_again(cloud: EmulatedCloud, store_uri: str, run: str) -> None:
+    AwsProvider(SECTION, store_uri).launch(an_intent(run), store_uri)
+    cloud.forget_fleets()
+    clients = AwsClients("us-east-1")
+    nothing = AWSResponse("https://ec2", 200, {}, None), {"Fleets": [{"FleetId": "fleet-1", "FleetState": "active"}]}
+    coming = [nothing]
+    clients.ec2.meta.events.register("before-call.ec2.DescribeFleets", lambda **_: coming.pop() if coming else None)
+    provider = AwsProvider(SECTION, store_uri, clients=clients)
+    with pytest.raises(ProviderUnavailable, match="the same launch is asked for again"):
         provider.launch(an_intent(run), store_uri)
     assert provider.launch(an_intent(run), store_uri).instance_id == living(cloud)[0].id
     assert len(living(cloud)) == 1
@@ -248,7 +307,8 @@ def test_close_removes_the_templates_of_this_run_and_store_only(
     provider.launch(an_intent(f"{run}-2"), store_uri)
     AwsProvider(SECTION, elsewhere).launch(an_intent(run), elsewhere)
     provider.close(run)
-    left = AwsClients("us-east-1").ec2.describe_launch_templates()["LaunchTemplates"]
+    pages = AwsClients("us-east-1").ec2.get_paginator("describe_launch_templates").paginate()
+    left = [template for page in pages for template in page["LaunchTemplates"]]
     ours = [tags.as_dict(template["Tags"]) for template in left if tags.RUN in tags.as_dict(template["Tags"])]
     kept = {(each[tags.RUN], each[tags.STORE]) for each in ours if each[tags.RUN].startswith(run)}
     assert kept == {(f"{run}-2", store_uri), (run, elsewhere)}
@@ -478,9 +538,27 @@ def test_a_notice_that_may_not_be_given_says_what_is_needed(
     provider: AwsProvider, cloud: EmulatedCloud, store_uri: str, run: str
 ) -> None:
     provider.launch(an_intent(run), store_uri)
-    cloud.fail("", "AccessDeniedException")  # FIS's calls have paths, and no action
-    with pytest.raises(ProviderError, match=r"starling-fis.*fis:StartExperiment"):
+    for call in ("CreateExperimentTemplate", "StartExperiment"):
+        cloud.heal()
+        cloud.fail(call, "AccessDeniedException")
+        with pytest.raises(ProviderError, match=r"starling-fis.*fis:StartExperiment.*iam:CreateServiceLinkedRole"):
+            provider.interrupt(f"{run}.0.0", 120.0)
+        assert AwsClients("us-east-1").fis.list_experiment_templates()["experimentTemplates"] == []
+
+
+def test_a_template_of_fis_that_stays_behind_does_not_hide_why(
+    provider: AwsProvider, cloud: EmulatedCloud, store_uri: str, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.launch(an_intent(run), store_uri)
+    cloud.fail("StartExperiment", "ServiceQuotaExceededException")
+    cloud.fail("DeleteExperimentTemplate", "ConflictException")
+    with pytest.raises(ProviderError, match="ServiceQuotaExceededException"):
         provider.interrupt(f"{run}.0.0", 120.0)
+    assert "stays behind" in caplog.text
+    cloud.heal()
+    fis = AwsClients("us-east-1").fis
+    for template in fis.list_experiment_templates()["experimentTemplates"]:
+        fis.delete_experiment_template(id=template["id"])
 
 
 def test_a_new_login_is_picked_up_and_nothing_secret_is_logged(

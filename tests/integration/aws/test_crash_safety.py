@@ -72,7 +72,7 @@ class World:
     def controller(self, *, lives: int = 1_000_000) -> Controller:
         clients = MortalClients(self.clock, lives)
         provider = AwsProvider(SECTION, self.store.uri, clock=self.clock, clients=clients)
-        return Controller(self.store, provider, self.run, self.clock)
+        return Controller(self.store, provider, self.run, self.clock, incarnation=0)
 
     def launch_all(self, controller: Controller) -> None:
         """Pass after pass, until every slot has a machine that is written down."""

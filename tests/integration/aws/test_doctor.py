@@ -16,6 +16,7 @@ from starling.infra.clock import FakeClock
 from starling.infra.providers.aws.checkup.account import QUOTAS, check_clock
 from starling.infra.providers.aws.checkup.finding import Health
 from starling.infra.providers.aws.clients import AwsClients
+from starling.infra.providers.aws.images import CPU_IMAGE, GPU_IMAGE, find_image
 from starling.infra.region.cloud import EmulatedCloud
 from tests.support.account import ACCOUNT, REGION, client, fresh_account, set_up
 
@@ -127,6 +128,32 @@ def test_a_quota_of_nothing_is_told_with_the_command(cloud: EmulatedCloud) -> No
     for quota in QUOTAS:
         assert found[f"quota {quota.code}"]["health"] == Health.WARN
         assert f"--quota-code {quota.code}" in found[f"quota {quota.code}"]["fix"]
+
+
+def test_a_quota_that_aws_does_not_tell_leaves_the_others_told(cloud: EmulatedCloud) -> None:
+    hidden, *others = QUOTAS
+    cloud.quotas.hide(hidden.code)
+    try:
+        found = checks()
+    finally:
+        cloud.quotas.set(hidden.code, 1024)
+    unknown = found[f"quota {hidden.code}"]
+    assert (unknown["health"], unknown["says"][:7]) == (Health.WARN, "unknown")
+    assert f"--quota-code {hidden.code}" in unknown["fix"]
+    assert {found[f"quota {quota.code}"]["health"] for quota in others} == {Health.OK}
+
+
+def test_the_default_images_are_told(cloud: EmulatedCloud) -> None:
+    told = checks()
+    for name, parameter in (("GPU image", GPU_IMAGE), ("CPU image", CPU_IMAGE)):
+        image = find_image(AwsClients(REGION), parameter)
+        assert f"{image.id}, {image.name}; from {parameter}" in told[name]["says"]
+
+
+def test_an_image_that_is_missing_does_not_hide_the_other(cloud: EmulatedCloud) -> None:
+    cloud.fail("GetParameter", "ParameterNotFound", times=1)
+    told = checks()
+    assert (told["GPU image"]["health"], told["CPU image"]["health"]) == (Health.FAIL, Health.OK)
 
 
 def test_a_missing_permission_is_named(cloud: EmulatedCloud) -> None:

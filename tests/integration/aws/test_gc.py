@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from starling.cli.app import app
 from starling.infra import layout
-from starling.infra.errors import StarlingError
+from starling.infra.errors import NotAuthorised, StarlingError
 from starling.infra.providers.aws import tags
 from starling.infra.records import Market, NodeIntent, Offer, RunState, Verdict
 from starling.infra.region.cloud import EmulatedCloud
@@ -246,6 +246,24 @@ def test_all_regions_are_looked_at(cloud: EmulatedCloud, store: Store) -> None:
         assert made in found("--regions", "us-east-1,eu-west-1")
     finally:
         ec2.terminate_instances(InstanceIds=[made])
+
+
+def test_a_region_that_may_not_be_looked_at_does_not_hide_the_others(cloud: EmulatedCloud, store: Store) -> None:
+    node = run_with_node(store, "here")
+    end(store, "here")
+    leaked = instance(store.uri, "here", node)
+    cloud.fail("DescribeInstances", "UnauthorizedOperation", times=1)
+    cloud.fail("DescribeStacks", "AccessDenied", times=2)
+    result = gc("--json", "--regions", "eu-west-1,us-east-1")
+    assert result.exit_code == 0, result.exception
+    assert [each["id"] for each in json.loads(result.stdout)["resources"]] == [leaked]
+    assert "eu-west-1 is not looked at" in result.stderr
+    assert "unfinished uploads of stack starling in us-east-1 are not looked for" in result.stderr
+
+
+def test_the_only_region_must_be_looked_at(cloud: EmulatedCloud) -> None:
+    cloud.fail("DescribeInstances", "UnauthorizedOperation", times=1)
+    assert isinstance(gc().exception, NotAuthorised)
 
 
 def test_one_that_cannot_be_removed_does_not_keep_the_rest(cloud: EmulatedCloud, store: Store) -> None:

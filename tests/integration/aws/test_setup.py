@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner, Result
 
 from starling.cli.app import app
 from starling.infra.clock import FakeClock
-from starling.infra.errors import Misconfigured
+from starling.infra.errors import Misconfigured, UsageError
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.network import find_vpc, places, subnets, wants_public_addresses
+from starling.infra.providers.aws.setup import SPOT_SERVICE, carry_out, plan_setup
 from starling.infra.providers.aws.stack import default_store_uri, read_stack, store_uri
 from starling.infra.providers.aws.stack_progress import current_operation, first_failure
 from starling.infra.region.cloud import EmulatedCloud
@@ -126,6 +128,61 @@ def test_teardown_takes_the_policy_from_who_has_it(cloud: EmulatedCloud) -> None
     iam.attach_user_policy(UserName="ada", PolicyArn=policy)
     told("aws", "teardown", "--yes")
     assert iam.list_attached_user_policies(UserName="ada")["AttachedPolicies"] == []
+
+
+def test_teardown_takes_the_policy_from_everybody_page_by_page(
+    cloud: EmulatedCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("starling.infra.region.roles.PAGE", 2)
+    policy = told("aws", "setup")["outputs"]["user_policy"]
+    iam = client("iam")
+    for name in ("ada", "ben", "cyd"):
+        iam.create_user(UserName=name)
+        iam.attach_user_policy(UserName=name, PolicyArn=policy)
+    iam.create_group(GroupName="lab")
+    iam.attach_group_policy(GroupName="lab", PolicyArn=policy)
+    said = starling("aws", "teardown", "--yes")
+    assert said.exit_code == 0, said.exception
+    assert "without the policy that refuses plain HTTP" in said.stdout
+    having = [iam.list_attached_user_policies(UserName=name)["AttachedPolicies"] for name in ("ada", "ben", "cyd")]
+    assert [*having, iam.list_attached_group_policies(GroupName="lab")["AttachedPolicies"]] == [[], [], [], []]
+    assert iam.list_policies(Scope="Local")["Policies"] == []
+
+
+def test_a_permission_set_must_be_mended_first(cloud: EmulatedCloud) -> None:
+    """Nobody loses the policy meanwhile."""
+    policy = told("aws", "setup")["outputs"]["user_policy"]
+    iam, role = client("iam"), "AWSReservedSSO_Research_0123456789abcdef"
+    iam.create_user(UserName="ada")
+    iam.attach_user_policy(UserName="ada", PolicyArn=policy)
+    iam.create_role(RoleName=role, Path="/aws-reserved/sso.amazonaws.com/", AssumeRolePolicyDocument="{}")
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    with pytest.raises(ClientError, match="UnmodifiableEntity"):
+        iam.detach_role_policy(RoleName=role, PolicyArn=policy)
+    refused = starling("aws", "teardown", "--yes").exception
+    assert isinstance(refused, Misconfigured)
+    assert "from the permission set Research in IAM Identity Center first" in str(refused)
+    assert len(iam.list_attached_user_policies(UserName="ada")["AttachedPolicies"]) == 1
+    assert read_stack(AwsClients(REGION), "starling")
+
+
+def test_a_spot_role_that_somebody_made_meanwhile_is_fine(cloud: EmulatedCloud) -> None:
+    clients = AwsClients(REGION, clock=FakeClock())
+    plan = plan_setup(clients, "starling", None)
+    assert plan.makes_spot_role
+    client("iam").create_service_linked_role(AWSServiceName=SPOT_SERVICE)
+    with pytest.raises(ClientError, match=r"InvalidInput.*has been taken"):
+        client("iam").create_service_linked_role(AWSServiceName=SPOT_SERVICE)
+    carry_out(clients, plan, lambda _: None)
+    assert read_stack(clients, "starling")
+
+
+@pytest.mark.parametrize("verb", [("aws", "setup"), ("doctor",)])
+def test_regions_of_china_are_refused(verb: tuple[str, ...], cloud: EmulatedCloud) -> None:
+    refused = starling(*verb, "--region", "cn-north-1").exception
+    assert isinstance(refused, UsageError)
+    assert "cn-north-1 is in China" in str(refused)
+    assert cloud.calls.total() == 0
 
 
 def test_teardown_asks_and_nobody_answers(cloud: EmulatedCloud) -> None:

@@ -165,6 +165,31 @@ def test_instant_fleets_are_shown_to_those_who_name_them(aws: Aws) -> None:
     assert seen["Type"] == "instant"
 
 
+def test_an_instant_fleet_tells_what_came_of_it(cloud: EmulatedCloud, aws: Aws) -> None:
+    """Also to those whose repeated call was told the fleet's id alone."""
+    shop = Shop(aws("ec2"))
+    cloud.capacity.set("*", "us-east-1a", "spot", 1)
+    first = shop.ask(ClientToken="one", zones=("a",), count=2)
+    cloud.forget_fleets()
+    assert shop.ask(ClientToken="one", zones=("a",), count=2) == {"FleetId": first["FleetId"]}
+    (told,) = shop.ec2.describe_fleets(FleetIds=[first["FleetId"]])["Fleets"]
+    assert [each["InstanceIds"] for each in told["Instances"]] == [each["InstanceIds"] for each in first["Instances"]]
+    assert [each["ErrorCode"] for each in told["Errors"]] == codes(first) == ["InsufficientInstanceCapacity"]
+    with pytest.raises(ClientError, match=r"InvalidFleetId\.NotFound"):
+        shop.ec2.describe_fleets(FleetIds=["fleet-00000000-0000-0000-0000-000000000000"])
+
+
+def test_a_call_takes_two_hundred_filter_values(aws: Aws) -> None:
+    states = {"Name": "instance-state-name", "Values": ["running", "pending"]}
+    for count in (198, 199):
+        nodes = {"Name": "tag:node", "Values": [str(number) for number in range(count)]}
+        if count + 2 <= 200:
+            assert aws("ec2").describe_instances(Filters=[nodes, states])["Reservations"] == []
+        else:
+            with pytest.raises(ClientError, match="FilterLimitExceeded"):
+                aws("ec2").describe_instances(Filters=[nodes, states])
+
+
 def test_prices_as_ec2_and_the_pricing_api_tell_them(cloud: EmulatedCloud, aws: Aws) -> None:
     ec2 = aws("ec2")
     day = 86400.0

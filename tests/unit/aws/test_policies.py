@@ -42,6 +42,14 @@ def test_only_our_templates_are_launched_from() -> None:
     assert not allows(USER, "ec2:RunInstances", template)
 
 
+def test_our_stack_is_looked_for_in_every_region_and_no_other_stack() -> None:
+    """`gc --regions all` does."""
+    for region in ("us-east-1", "eu-west-1"):
+        stacks = f"arn:aws:cloudformation:{region}:123456789012:stack"
+        assert allows(USER, "cloudformation:DescribeStacks", f"{stacks}/starling/1")
+        assert not allows(USER, "cloudformation:DescribeStacks", f"{stacks}/starling-2/1")
+
+
 def test_only_our_security_group_is_launched_with() -> None:
     assert allows(USER, "ec2:RunInstances", GROUP)
     assert not allows(USER, "ec2:RunInstances", f"{EC2}security-group/sg-open")

@@ -25,7 +25,7 @@ PLAN = TemplatePlan(
     user_data="#!/bin/sh\n",
     tags=TAGS,
 )
-IMAGE = Image(id="ami-1", root_device="/dev/sda1", size=75)
+IMAGE = Image(id="ami-1", name="an image", root_device="/dev/sda1", size=75)
 BASE: Any = {"MetadataOptions": {"HttpTokens": "required"}, "BlockDeviceMappings": [{"DeviceName": "/dev/xvda"}]}
 
 

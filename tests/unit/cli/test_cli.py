@@ -106,6 +106,8 @@ def test_plan_writes_nothing(starling: Starling, store: Store, spec_file: Path) 
         ([], "starling data prepare digits --from digits"),
         (["--provider", "azure"], "provider.name: unknown value 'azure'"),
         (["--store", "ftp://x/y"], "ftp:// is not supported"),
+        (["--provider", "aws", "--store", "somewhere"], "nodes on AWS cannot reach the folder"),
+        (["-o", "provider.name=aws", "-o", "store=somewhere"], "nodes on AWS cannot reach the folder"),
     ],
 )
 def test_run_refuses_before_it_writes(starling: Starling, spec_file: Path, arguments: list[str], said: str) -> None:

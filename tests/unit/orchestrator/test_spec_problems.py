@@ -87,6 +87,7 @@ def test_each_mistake_is_named(tmp_path: Path, changed: str, line: int | None, s
         ("{name: ssh, hosts: [{adress: a}]}", "provider.hosts.0.adress: unknown key; did you mean address?"),
         ("{name: aws, regoin: x}", "provider.regoin: unknown key; did you mean region? Valid here: disk, gpu_memory,"),
         ("{name: aws, region: US}", "provider.region: 'US' does not fit: Where instances are launched"),
+        ("{name: aws, region: cn-north-1}", "provider.region: cn-north-1 is in China, where Starling does not work"),
         ("{name: aws, zones: [a]}", "provider.zones.0: 'a' does not fit: Availability zones to choose from, such as"),
         ("{name: aws, disk: 0}", "provider.disk: should be greater than or equal to 1, not 0"),
     ],

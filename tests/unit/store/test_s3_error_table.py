@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from starling.infra.aws_login import EXPIRED_CODES, how_to_log_in
 from starling.infra.errors import StoreAccessDenied, StoreCredentialsExpired, StoreError, StoreUnavailable
-from starling.infra.store.s3_errors import CODES, EXCEPTIONS, s3_errors_named, store_error
+from starling.infra.store.s3_errors import CODES, EXCEPTIONS, another_login_may_mend, s3_errors_named, store_error
 
 
 def response(code: str, status: int = 400) -> ClientError:
@@ -74,6 +74,23 @@ def test_credentials_that_can_be_renewed_are_waited_for(kind: type[BotoCoreError
     error = store_error("write", "s3://bucket/k", instance(kind))
     assert type(error) is StoreCredentialsExpired
     assert "log in again" in str(error)
+
+
+@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "(No|Partial|Unknown)Credential|UnknownToken"))
+def test_a_client_without_usable_credentials_is_worth_making_anew(kind: type[BotoCoreError]) -> None:
+    with pytest.raises(StoreAccessDenied) as caught, s3_errors_named("read", "k"):
+        raise instance(kind)
+    assert another_login_may_mend(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "mends"),
+    [("ExpiredToken", True), ("InvalidAccessKeyId", True), ("AccessDenied", False), ("SlowDown", False)],
+)
+def test_what_another_login_may_mend(code: str, mends: bool) -> None:
+    with pytest.raises(StoreError) as caught, s3_errors_named("read", "k"):
+        raise response(code)
+    assert another_login_may_mend(caught.value) is mends
 
 
 def test_an_unknown_exception_is_told_and_keeps_its_cause() -> None:

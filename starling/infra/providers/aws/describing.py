@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starling.infra.providers.aws.clients import AwsClients
-from starling.infra.providers.aws.instances import of_store
+from starling.infra.providers.aws.instances import NOT_GONE, of_store
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
 
-MOST_FILTER_VALUES = 200
-"""https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html"""
+MOST_FILTER_VALUES = 200 - len(NOT_GONE)
+"""Of one filter, so that another one can name states beside it: EC2 takes 200 values in one call, of all filters.
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html"""
 PAGE = 1000
 
 

@@ -206,6 +206,12 @@ _GROUPS: tuple[tuple[type[ProviderError], str, str], ...] = (
     ),
     (
         Misconfigured,
+        "AWS made it itself and lets nobody else change it: change what it was made from (roles of permission sets: IAM"
+        " Identity Center)",
+        "UnmodifiableEntity UnmodifiableEntityException",
+    ),
+    (
+        Misconfigured,
         "something else still uses it: remove that first",
         "DependencyViolation DeleteConflict InvalidGroup.InUse VolumeInUse CannotDelete",
     ),

@@ -2,7 +2,8 @@
 
 An instant fleet answers at once, with HTTP 200 even if nothing was launched: then `Errors` says why, offer by offer. It
 tries a few of the offers only; it calls the others UnfulfillableCapacity whatever their state, so that word counts
-only where no other reason is given.
+only where no other reason is given. An answer that tells of neither machines nor errors refuses nothing: what came of
+the fleet is to be asked of DescribeFleets, which tells both for an instant fleet.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFleet.html
 """
 
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
         CreateFleetErrorTypeDef,
         CreateFleetRequestTypeDef,
         CreateFleetResultTypeDef,
+        DescribeFleetErrorTypeDef,
+        FleetDataTypeDef,
         FleetLaunchTemplateOverridesRequestTypeDef,
         LaunchTemplateAndOverridesResponseTypeDef,
     )
+
+    _Error = CreateFleetErrorTypeDef | DescribeFleetErrorTypeDef
 
 MOST_OFFERS = 100
 """In one request; EC2 takes 300."""
@@ -104,16 +109,30 @@ def fleet_request(
     return request
 
 
+def is_silent(answer: CreateFleetResultTypeDef) -> bool:
+    """Whether it leaves open what was launched, as the answer to a repeated token may."""
+    return not answer.get("Instances") and not answer.get("Errors")
+
+
 def bought(
-    answer: CreateFleetResultTypeDef, offers: Sequence[Offer], subnets: Mapping[str, str], *, node: str
+    answer: CreateFleetResultTypeDef | FleetDataTypeDef,
+    offers: Sequence[Offer],
+    subnets: Mapping[str, str],
+    *,
+    node: str,
 ) -> tuple[str, Offer]:
     """The instance's id and which offer it is. Raises NoCapacity with a refusal for each offer that was tried, or what
-    stops any attempt (a missing permission, a wrong setting); in either case this fleet has no machine for certain."""
+    stops any attempt (a missing permission, a wrong setting); in either case this fleet has no machine for certain.
+    Raises ProviderUnavailable if the answer does not tell."""
     for group in answer.get("Instances", []):
         for instance_id in group.get("InstanceIds", []):
             asked = group.get("LaunchTemplateAndOverrides", {})
             return instance_id, _offer_of(asked, offers, subnets) or offers[0]
     errors = answer.get("Errors", [])
+    if not errors:
+        raise ProviderUnavailable(
+            f"AWS tells neither a machine nor a reason for node {node}; the same launch is asked for again"
+        )
     for error in errors:
         _stop_if_hopeless(error, node)
     raise _refused(_refusals(errors, offers, subnets), node)
@@ -143,29 +162,24 @@ def _offer_of(
     return None
 
 
-def _stop_if_hopeless(error: CreateFleetErrorTypeDef, node: str) -> None:
+def _stop_if_hopeless(error: _Error, node: str) -> None:
     """Raise what is neither the offer's fault nor passes by itself; unknown codes are never taken for no capacity."""
     code, message = error.get("ErrorCode", "Unknown"), error.get("ErrorMessage", "")
     if not issubclass(meaning_of(code, message).kind, (NoCapacity, *_PASSING)):
         raise coded_error(f"launch node {node}", code, message, operation="CreateFleet")
 
 
-def _refusals(
-    errors: Sequence[CreateFleetErrorTypeDef], offers: Sequence[Offer], subnets: Mapping[str, str]
-) -> tuple[Refusal, ...]:
+def _refusals(errors: Sequence[_Error], offers: Sequence[Offer], subnets: Mapping[str, str]) -> tuple[Refusal, ...]:
     tried = [error for error in errors if error.get("ErrorCode") != NOT_TRIED] or errors
     found: dict[tuple[str, str, str], Refusal] = {}
     for error in tried:
         one = _offer_of(error.get("LaunchTemplateAndOverrides", {}), offers, subnets)
         for offer in [one] if one else offers:  # an error that names no offer is about them all
             found.setdefault(offer.key, _refusal(offer, error))
-    return tuple(found.values()) or tuple(
-        _refusal(offer, {"ErrorCode": NOT_TRIED, "ErrorMessage": "AWS gave neither a machine nor a reason"})
-        for offer in offers
-    )
+    return tuple(found.values())
 
 
-def _refusal(offer: Offer, error: CreateFleetErrorTypeDef) -> Refusal:
+def _refusal(offer: Offer, error: _Error) -> Refusal:
     code, message = error.get("ErrorCode", "Unknown"), error.get("ErrorMessage", "")
     kind = meaning_of(code, message).kind
     return Refusal(

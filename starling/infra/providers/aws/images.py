@@ -20,6 +20,8 @@ class Image:
     """An AMI and its root volume."""
 
     id: str
+    name: str
+    """As its owner called it; with AWS's own, what is in it and its date."""
     root_device: str
     size: int
     """GiB that its root volume needs at least."""
@@ -39,7 +41,12 @@ def find_image(clients: AwsClients, setting: str) -> Image:
         raise Misconfigured(f"there is no image {image_id} in {clients.region}: correct provider.image")
     root = images[0].get("RootDeviceName", "/dev/sda1")
     volumes = {one.get("DeviceName"): one.get("Ebs", {}) for one in images[0].get("BlockDeviceMappings", [])}
-    return Image(id=image_id, root_device=root, size=volumes.get(root, {}).get("VolumeSize", 0))
+    return Image(
+        id=image_id,
+        name=images[0].get("Name", "unnamed"),
+        root_device=root,
+        size=volumes.get(root, {}).get("VolumeSize", 0),
+    )
 
 
 def _from_parameter(clients: AwsClients, name: str) -> str:

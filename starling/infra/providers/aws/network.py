@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starling.infra.errors import Misconfigured
 from starling.infra.providers.aws.clients import AwsClients
+from starling.infra.records import Offer
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, RouteTableTypeDef, RouteTypeDef, SubnetTypeDef
@@ -50,6 +51,18 @@ def places(clients: AwsClients, vpc: str) -> list[Place]:
     if not chosen:
         raise Misconfigured(f"{vpc} in {clients.region} has no subnet in an availability zone: make one, or use --vpc")
     return chosen
+
+
+def reachable(offers: Sequence[Offer], subnets: Mapping[str, str], vpc: str) -> list[Offer]:
+    """Those in zones that have a subnet of the VPC, in the same order. Raises Misconfigured if that leaves none."""
+    found = [offer for offer in offers if offer.zone in subnets]
+    if offers and not found:
+        zones = ", ".join(sorted({offer.zone for offer in offers}))
+        raise Misconfigured(
+            f"machines are offered in {zones} only, where {vpc} has no subnet; it has subnets in "
+            f"{', '.join(sorted(subnets))}: correct provider.zones, or make a subnet there"
+        )
+    return found
 
 
 def find_vpc(clients: AwsClients, named: str | None) -> str:

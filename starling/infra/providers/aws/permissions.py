@@ -106,7 +106,7 @@ def _look() -> Permission:
             "ec2:DescribeLaunchTemplates": "`gc`: find templates of ended runs",
             "ec2:DescribeLaunchTemplateVersions": "read the stack's template, to make a run's from it",
             "ec2:DescribeVolumes": "`gc`: find volumes that outlived their machine",
-            "ec2:DescribeFleets": "`gc`: find launch requests that are still open",
+            "ec2:DescribeFleets": "what a repeated launch bought; `gc`: find launch requests that are still open",
             "pricing:GetProducts": "on-demand prices",
             "servicequotas:GetServiceQuota": "`doctor`: how many vCPUs you may have",
         },
@@ -124,7 +124,7 @@ def _look_at_the_account(site: Site) -> Permission:
             "iam:GetRole": "`doctor`: see that EC2 may ask for spot capacity in your name",
         },
         resources=[
-            site.arn("cloudformation", f"stack/{site.stack}/*"),
+            site.arn("cloudformation", f"stack/{site.stack}/*", region="*"),  # `gc --regions all`
             site.arn("iam", f"instance-profile/{site.node_role}", region=""),
             site.arn("iam", spot_role, region=""),
         ],

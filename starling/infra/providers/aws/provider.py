@@ -10,7 +10,8 @@ import functools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,11 @@ from starling.infra.providers.aws import tags
 from starling.infra.providers.aws.choice import AwsChoice
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.describing import MOST_FILTER_VALUES, in_state, read_instances, tagged
-from starling.infra.providers.aws.fleet import bought, client_token, fleet_request, wanted
+from starling.infra.providers.aws.fleet import bought, client_token, fleet_request, is_silent, wanted
 from starling.infra.providers.aws.images import image_setting
 from starling.infra.providers.aws.instances import NOT_GONE, machine
 from starling.infra.providers.aws.market import Market
-from starling.infra.providers.aws.network import subnets
+from starling.infra.providers.aws.network import reachable, subnets
 from starling.infra.providers.aws.notices import NoticeQueue
 from starling.infra.providers.aws.rehearsal import rehearse_interruption
 from starling.infra.providers.aws.stack import StackOutputs, read_stack
@@ -44,7 +45,7 @@ from starling.infra.records import Market as MarketKind
 from starling.infra.records import NodeIntent, Offer
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import CreateFleetResultTypeDef
+    from mypy_boto3_ec2.type_defs import CreateFleetResultTypeDef, FleetDataTypeDef
 
 MOST_AT_ONCE = 1000
 """Instances that one TerminateInstances takes."""
@@ -91,16 +92,21 @@ class AwsProvider:
         self._launched: dict[str, str] = {}
         self._stopped: Counter[tuple[str, int]] = Counter()
         self._mismatched: dict[str, float] = {}
+        self._notes_told = 0
 
     def offers(self, *, gpus: int, market: str) -> list[Offer]:
-        return self._market.offers(self._choice, gpus, MarketKind(market))
+        """Only in zones where nodes can go. What the user should know about them is logged, each thing once."""
+        found = self._market.offers(self._choice, gpus, MarketKind(market))
+        for note in self._market.notes[self._notes_told :]:
+            _log.warning("the market of %s: %s", self._choice.region, note)
+            self._notes_told += 1
+        with self._looking_again():
+            place = self._known_place()
+            return reachable(found, place.subnets, place.stack.vpc)
 
     def launch(self, intent: NodeIntent, store_uri: str) -> Launched:
-        try:
+        with self._looking_again():
             return self._launch_at(self._known_place(), intent, store_uri)
-        except Misconfigured:
-            self._place = None  # `starling aws setup` may mend it: look again next time
-            raise
 
     def list(self, run: str | None = None) -> list[Machine]:
         """Of one run also what the queue of events says, if the set-up has one: two calls in all, and further pages."""
@@ -114,7 +120,7 @@ class AwsProvider:
         return [machine(instance, queue.notices, queue.ended) for instance in found]
 
     def terminate(self, nodes: Sequence[str]) -> None:
-        """One look for each 200 nodes and one call for all. What this process launched a moment ago may not be listed
+        """One look for each 196 nodes and one call for all. What this process launched a moment ago may not be listed
         yet, but is ended as well."""
         just_launched = {self._launched[node] for node in nodes if node in self._launched}
         try:
@@ -146,6 +152,15 @@ class AwsProvider:
         if self._store_uri is not None:
             self._templates.remove(run, self._store_uri)
 
+    @contextmanager
+    def _looking_again(self) -> Iterator[None]:
+        """A wrong set-up may be mended, by `starling aws setup` or a new subnet: look at it again next time."""
+        try:
+            yield
+        except Misconfigured:
+            self._place = None
+            raise
+
     def _launch_at(self, place: Place, intent: NodeIntent, store_uri: str) -> Launched:
         offers = wanted(intent, place.subnets)
         try:
@@ -154,10 +169,11 @@ class AwsProvider:
             if not _was_asked_before(error):
                 raise
             return self._launched_before(intent, offers, store_uri, error)
+        told = self._told_of(answer["FleetId"], intent.node) if is_silent(answer) else answer
         try:
-            instance_id, offer = bought(answer, offers, place.subnets, node=intent.node)
-        except NoCapacity:
-            raise
+            instance_id, offer = bought(told, offers, place.subnets, node=intent.node)
+        except (NoCapacity, ProviderUnavailable):
+            raise  # the one is for certain, and after the other the very same is asked again
         except ProviderError:
             self._stopped[intent.node, intent.attempt] += 1
             raise
@@ -205,6 +221,15 @@ class AwsProvider:
                     raise
                 self._clock.sleep(pause)
         raise AssertionError("the last try returns or raises")
+
+    def _told_of(self, fleet: str, node: str) -> FleetDataTypeDef:
+        """What a fleet bought and was refused, asked for later. Raises ProviderError, never a refusal."""
+        try:
+            with self._clients.named(f"see what the launch of node {node} bought"):
+                found = self._clients.ec2.describe_fleets(FleetIds=[fleet])["Fleets"]
+        except NotThere as error:
+            raise ProviderUnavailable(f"{error}; it was made, and is asked for again") from error
+        return found[0] if found else {}
 
     def _plan(self, intent: NodeIntent, store_uri: str, place: Place) -> TemplatePlan:
         from starling.infra.bootstrap.user_data import BootConfig, user_data

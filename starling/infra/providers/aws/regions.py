@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError
 from starling.infra.errors import UsageError
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.error_codes import provider_error
+from starling.infra.providers.aws.unsupported import unsupported
 
 FALLBACK_REGION = "us-east-1"
 USABLE = ("opt-in-not-required", "opted-in")
@@ -25,6 +26,13 @@ def default_region() -> str:
     except BotoCoreError as error:
         raise provider_error("find out the region", error) from error
     return str(set_up or FALLBACK_REGION)
+
+
+def supported(region: str) -> str:
+    """The same region. Raises UsageError if Starling does not go there."""
+    if (why := unsupported(region)) is not None:
+        raise UsageError(why)
+    return region
 
 
 def usable_regions(clients: AwsClients, wanted: Sequence[str] | None) -> list[str]:

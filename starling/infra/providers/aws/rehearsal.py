@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from starling.infra.errors import NotAuthorised, NotThere, ProviderError
 from starling.infra.providers.aws import tags
 from starling.infra.providers.aws.clients import AwsClients
@@ -56,17 +58,30 @@ def rehearse_interruption(clients: AwsClients, *, stack: str, node: str, instanc
                 },
                 tags={tags.PROJECT: tags.OURS, tags.STACK: stack, tags.NODE: node},
             )["experimentTemplate"]["id"]
-            clients.fis.start_experiment(experimentTemplateId=template)
-            clients.fis.delete_experiment_template(id=template)  # a started experiment no longer needs it
+            _start(clients, template)
     except (NotAuthorised, NotThere) as error:
         raise type(error)(f"{error}. {_needs(stack)}") from error
     except ProviderError as error:
         raise ProviderError(f"{error}. {_needs(stack)}") from error
 
 
+def _start(clients: AwsClients, template: str) -> None:
+    """Start the experiment, and leave no template: one that has been started no longer needs it."""
+    try:
+        clients.fis.start_experiment(experimentTemplateId=template)
+    except (ClientError, BotoCoreError):
+        try:
+            clients.fis.delete_experiment_template(id=template)
+        except (ClientError, BotoCoreError) as error:  # why it was not started is what the user is to hear
+            _log.warning("FIS's experiment template %s stays behind: %s", template, error)
+        raise
+    clients.fis.delete_experiment_template(id=template)
+
+
 def _needs(stack: str) -> str:
     return (
         f"A rehearsed notice needs the role {role_name(stack)}, which fis.amazonaws.com may assume and which may do"
         " ec2:SendSpotInstanceInterruptions, and for you fis:CreateExperimentTemplate, fis:StartExperiment,"
-        " fis:DeleteExperimentTemplate, fis:TagResource and iam:PassRole for it. `interrupt --hard` needs none of that"
+        " fis:DeleteExperimentTemplate, fis:TagResource and iam:PassRole for it; and for whoever uses FIS first in an"
+        " account iam:CreateServiceLinkedRole for fis.amazonaws.com. `interrupt --hard` needs none of that"
     )

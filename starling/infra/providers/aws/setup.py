@@ -79,8 +79,7 @@ def carry_out(clients: AwsClients, plan: SetupPlan, say: Callable[[str], None]) 
     Raises ProviderError; if the stack fails, with its first failing event.
     """
     if plan.makes_spot_role:
-        with clients.named("make the role by which EC2 asks for spot capacity"):
-            clients.iam.create_service_linked_role(AWSServiceName=SPOT_SERVICE)
+        _make_spot_role(clients)
     if all(change.kind == "AWS::IAM::ServiceLinkedRole" for change in plan.changes):
         return
     name = plan.site.stack
@@ -157,6 +156,19 @@ def _spot_role_is_missing(clients: AwsClients) -> bool:
         except clients.iam.exceptions.NoSuchEntityException:
             return True
     return False
+
+
+def _make_spot_role(clients: AwsClients) -> None:
+    """Fine if somebody else did so since we looked."""
+    with clients.named("make the role by which EC2 asks for spot capacity"):
+        try:
+            clients.iam.create_service_linked_role(AWSServiceName=SPOT_SERVICE)
+        except ClientError as error:
+            said = error.response["Error"]
+            # IAM itself says InvalidInput, "Service role name ... has been taken in this account".
+            taken = said["Code"] == "InvalidInput" and "has been taken" in said["Message"]
+            if not taken and said["Code"] not in ("EntityAlreadyExists", "EntityAlreadyExistsException"):
+                raise
 
 
 def _settled(clients: AwsClients, name: str, status: str | None, say: Callable[[str], None]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -16,6 +16,9 @@ from starling.infra.providers.resources import Resource, ResourceKind
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+RESERVED_ROLE = "AWSReservedSSO_"
+"""How the names of roles begin that IAM Identity Center makes: AWSReservedSSO_<permission set>_<16 digits>."""
 
 
 def living_machines(clients: AwsClients, stack: str) -> list[Resource]:
@@ -64,23 +67,39 @@ def bucket_exists(clients: AwsClients, bucket: str) -> bool:
 
 
 def _detach_policy(clients: AwsClients, stack: str, say: Callable[[str], None]) -> None:
-    """From everybody who was given it: IAM deletes no policy that somebody has."""
+    """From everybody who was given it: IAM deletes no policy that somebody has. Raises Misconfigured, before it takes
+    it from anybody, if somebody has it through IAM Identity Center."""
     site, iam = site_of(clients, stack), clients.iam
-    arn = f"arn:{site.partition}:iam::{site.account}:policy/{site.user_policy}"
+    name, arn = site.user_policy, f"arn:{site.partition}:iam::{site.account}:policy/{site.user_policy}"
     try:
-        with clients.named(f"take the policy {site.user_policy} from those who have it"):
-            found = iam.list_entities_for_policy(PolicyArn=arn)
-            for user in found["PolicyUsers"]:
-                say(f"taking {site.user_policy} from user {user['UserName']}")
-                iam.detach_user_policy(UserName=user["UserName"], PolicyArn=arn)
-            for group in found["PolicyGroups"]:
-                say(f"taking {site.user_policy} from group {group['GroupName']}")
-                iam.detach_group_policy(GroupName=group["GroupName"], PolicyArn=arn)
-            for role in found["PolicyRoles"]:
-                say(f"taking {site.user_policy} from role {role['RoleName']}")
-                iam.detach_role_policy(RoleName=role["RoleName"], PolicyArn=arn)
+        with clients.named(f"see who has the policy {name}"):
+            pages = list(iam.get_paginator("list_entities_for_policy").paginate(PolicyArn=arn))
     except NotThere:
         return
+    users = [user["UserName"] for page in pages for user in page["PolicyUsers"]]
+    groups = [group["GroupName"] for page in pages for group in page["PolicyGroups"]]
+    roles = [role["RoleName"] for page in pages for role in page["PolicyRoles"]]
+    _refuse_reserved(roles, name)
+    with clients.named(f"take the policy {name} from those who have it"):
+        for user in users:
+            say(f"taking {name} from user {user}")
+            iam.detach_user_policy(UserName=user, PolicyArn=arn)
+        for group in groups:
+            say(f"taking {name} from group {group}")
+            iam.detach_group_policy(GroupName=group, PolicyArn=arn)
+        for role in roles:
+            say(f"taking {name} from role {role}")
+            iam.detach_role_policy(RoleName=role, PolicyArn=arn)
+
+
+def _refuse_reserved(roles: Sequence[str], policy: str) -> None:
+    """Roles that IAM Identity Center makes from permission sets: only it can change them, or they come back so."""
+    if reserved := [role for role in roles if role.startswith(RESERVED_ROLE)]:
+        sets = ", ".join(role.removeprefix(RESERVED_ROLE).rpartition("_")[0] or role for role in reserved)
+        raise Misconfigured(
+            f"remove the policy {policy} from the permission set {sets} in IAM Identity Center first, and let it "
+            f"update this account: AWS made {', '.join(reserved)} from it. Nothing was removed"
+        )
 
 
 def _abort_uploads(clients: AwsClients, bucket: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import botocore.session
 from botocore.exceptions import ClientError
 
+from starling.infra.errors import NotThere
 from starling.infra.providers.aws.checkup.finding import Finding, fail, ok, warn
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.regions import USABLE
@@ -103,8 +104,13 @@ def check_quotas(clients: AwsClients) -> Iterator[Finding]:
     """vCPUs that may run at once; a new account has none with GPUs. Raises ProviderError."""
     for quota in QUOTAS:
         name = f"quota {quota.code}"
-        with clients.named(f"read quota {quota.code}"):
-            value = clients.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)["Quota"]["Value"]
+        try:
+            with clients.named(f"read quota {quota.code}"):
+                value = clients.quotas.get_service_quota(ServiceCode="ec2", QuotaCode=quota.code)["Quota"]["Value"]
+        except NotThere:  # so it is in accounts where nobody ever asked for another one
+            says = f"unknown, {quota.what}: AWS tells none for this account, so its default holds, often 0"
+            yield warn(name, says, _raise_quota(clients.region, quota))
+            continue
         says = f"{value:.0f} vCPUs {quota.what}"
         yield ok(name, says) if value > 0 else warn(name, says, _raise_quota(clients.region, quota))
 

@@ -42,6 +42,8 @@ def _tries(clients: AwsClients, stack: StackOutputs, name: str) -> dict[str, Cal
     image = find_image(clients, CPU_IMAGE).id
     marks = tags.as_list({tags.PROJECT: tags.OURS, tags.STACK: name, tags.RUN: run})
     template: Any = {"LaunchTemplateId": stack.template_id, "Version": "$Latest"}
+    # As a fleet does it: the template's group fits no subnet but those of its own VPC, and there may be no default one.
+    network: Any = [{"DeviceIndex": 0, "SubnetId": subnet, "Groups": [stack.security_group]}]
     machines: Any = [{"ResourceType": kind, "Tags": marks} for kind in ("instance", "volume")]
     return {
         "ec2:DescribeInstances": lambda: ec2.describe_instances(DryRun=True),
@@ -61,6 +63,7 @@ def _tries(clients: AwsClients, stack: StackOutputs, name: str) -> dict[str, Cal
             ImageId=image,
             InstanceType=SMALL_TYPE,
             LaunchTemplate=template,
+            NetworkInterfaces=network,
             TagSpecifications=machines,
         ),
         "ec2:CreateFleet": lambda: ec2.create_fleet(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
-from starling.infra.errors import ObjectExists, VersionConflict
-from starling.infra.providers.aws.checkup.finding import Finding, fail, ok, warn
+from starling.infra.errors import CredentialsExpired, ObjectExists, ProviderError, VersionConflict
+from starling.infra.providers.aws.checkup.finding import Finding, Health, fail, ok, warn
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.images import CPU_IMAGE, GPU_IMAGE, find_image
 from starling.infra.providers.aws.network import places, wants_public_addresses
@@ -119,7 +119,14 @@ def check_spot_role(clients: AwsClients) -> Iterator[Finding]:
 
 
 def check_images(clients: AwsClients) -> Iterator[Finding]:
-    """Raises ProviderError."""
+    """What nodes boot from if provider.image is not given. One that is missing does not hide the other. Raises
+    CredentialsExpired."""
     for name, parameter in (("GPU image", GPU_IMAGE), ("CPU image", CPU_IMAGE)):
-        image = find_image(clients, parameter)
-        yield ok(name, f"{image.id}, from {parameter}")
+        try:
+            image = find_image(clients, parameter)
+        except CredentialsExpired:
+            raise
+        except ProviderError as error:
+            yield Finding(name=name, health=Health.FAIL, says=str(error))
+        else:
+            yield ok(name, f"the default is {image.id}, {image.name}; from {parameter}")
