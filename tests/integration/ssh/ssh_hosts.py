@@ -71,10 +71,11 @@ class SshHosts:
         words = {"address": "127.0.0.1", "key": str(self.key), "python": sys.executable, **changes}
         return tuple(Host(**{"port": server.port, **words}) for server in self.servers)
 
-    def provider(self, *, known_hosts: str | None = None, **changes: Any) -> SshProvider:
+    def provider(self, *, known_hosts: str | None = None, store_uri: str | None = None, **changes: Any) -> SshProvider:
         choice = SshChoice(hosts=self.hosts(**changes), known_hosts=known_hosts or str(self.known_hosts))
         options = ("--supervisor-module", "stand_in_supervisor")
-        provider = SshProvider(choice, store_uri=self.store.uri, agent_options=options, clock=self.clock)
+        store_uri = store_uri or self.store.uri
+        provider = SshProvider(choice, store_uri=store_uri, agent_options=options, clock=self.clock)
         self._providers.append(provider)
         return provider
 

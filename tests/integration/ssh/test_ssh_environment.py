@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,35 @@ def test_why_an_environment_could_not_be_made_is_told(tmp_path: Path) -> None:
     eventually(lambda: (folder / "failed").exists(), "it has failed", 60.0)
     assert "could not make an environment" in find(bare, packed, root, "prepare")["unready"]
     assert find(bare, packed, root, "look") == {"empty": True}
+
+
+def test_an_environment_that_nobody_can_speak_of_any_more_is_told_and_tried_again(tmp_path: Path) -> None:
+    """As after a kill for want of memory: no lock is held, and there is neither an environment nor a word."""
+    packed, root = ours(tmp_path / "packages", ""), tmp_path / "root"
+    bare = [sys.executable, "-S"]
+    (folder := root / "environments" / name_of(bare, packed)).mkdir(parents=True)
+    (folder / "boot.out").write_text("collecting torch")
+    told = find(bare, packed, root, "prepare")["unready"]
+    assert "ended without a word" in told
+    assert "collecting torch" in told
+    (folder / "venv").touch()
+    os.utime(folder / "failed", (0, 0))
+    assert find(bare, packed, root, "prepare") == {"preparing": 0.0}, "later it is tried again"
+    eventually(lambda: (folder / "failed").exists(), "it has failed", 60.0)
+
+
+def test_whatever_hinders_an_environment_is_told(tmp_path: Path) -> None:
+    packed, root = ours(tmp_path / "packages", ""), tmp_path / "root"
+    bare = [sys.executable, "-S"]
+    (folder := root / "environments" / name_of(bare, packed)).mkdir(parents=True)
+    (folder / "install.log").mkdir()  # not to be written, as on a disk that is full
+    assert find(bare, packed, root, "prepare") == {"preparing": 0.0}
+    eventually(lambda: (folder / "failed").exists(), "it has failed", 60.0)
+    assert "IsADirectoryError" in find(bare, packed, root, "prepare")["unready"]
+    (folder / "failed").unlink()
+    (folder / "boot.out").unlink()
+    (folder / "boot.out").mkdir()
+    assert "boot.out" in find(bare, packed, root, "prepare")["unready"], "not even a beginning can be made"
 
 
 @pytest.mark.parametrize(

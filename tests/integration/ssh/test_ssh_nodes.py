@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ssh_hosts import RUN, SshHosts, eventually, machine_of
+from ssh_hosts import RUN, LaterClock, SshHosts, eventually, machine_of
 
-from starling.infra.errors import NoCapacity, ProviderError, ProviderUnavailable
+from starling.infra.errors import Misconfigured, NoCapacity, ProviderError, ProviderUnavailable
 from starling.infra.providers.ssh.provider import REMEMBERED_SECONDS, placed
 from starling.infra.records import NodeState, Termination
 
 DIES = Path(__file__).with_name("dying_launcher.py")
-DEATHS = [f"{moment}-{call}" for call in (1, 2) for moment in ("before", "sent", "after")]
+DEATHS = [f"{moment}-3" for moment in ("before", "sent", "after")]
+"""The first command asks for the time, the second finds our package missing, the third brings it and launches."""
 
 
 def test_the_life_of_two_nodes(hosts: SshHosts) -> None:
@@ -198,6 +199,52 @@ def test_nodes_of_another_store_are_not_ours_but_take_the_host(plain_hosts: SshH
     other.forget(node)
     assert [offer.zone for offer in other.offers(gpus=0, market="spot")] == [hosts.hosts()[1].name]
     assert hosts.left_over() != []
+
+
+def test_a_node_of_another_store_that_has_our_nodes_name_is_not_our_node(plain_hosts: SshHosts) -> None:
+    hosts = plain_hosts
+    offers = hosts.provider().offers(gpus=0, market="spot")[:1]
+    ours, others = hosts.intent(0, offers), hosts.intent(1, offers)
+    here, there = hosts.store.uri, f"{hosts.store.uri}-of-somebody-else"
+    provider, other = hosts.provider(), hosts.provider(store_uri=there)
+    provider.launch(ours, here)
+    provider.terminate([ours.node])
+    provider.launch(others, here)
+    with pytest.raises(NoCapacity, match=rf"node {others.node} runs on it"):
+        other.launch(ours, there)  # what is left of our node does not make theirs a started one
+    other.close(RUN)  # the other store's run is over: its refusals go, ours stay
+    assert list((hosts.root(0) / "refused").iterdir()) == []
+    with pytest.raises(NoCapacity):
+        provider.launch(hosts.intent(2, offers), here)
+    other.close(RUN)
+    provider.terminate([others.node])
+    with pytest.raises(NoCapacity):
+        provider.launch(hosts.intent(2, offers), here)
+    provider.close(RUN)
+    assert list((hosts.root(0) / "refused").iterdir()) == []
+    assert hosts.left_over() == []
+
+
+class SlowLink(LaterClock):
+    """A minute passes before the first answer is here; the way to the host is that slow."""
+
+    ahead = -60.0
+
+    def now(self) -> float:
+        moment = super().now()
+        self.ahead = 0.0
+        return moment
+
+
+def test_a_wrong_clock_is_told_and_a_slow_link_is_none(plain_hosts: SshHosts) -> None:
+    hosts = plain_hosts
+    intent = hosts.intent(0, hosts.provider().offers(gpus=0, market="spot"))
+    hosts.clock.ahead = 60.0
+    with pytest.raises(Misconfigured, match=r"its clock is (59|60) s off; .*timedatectl"):
+        hosts.provider().launch(intent, hosts.store.uri)
+    assert hosts.left_over() == [], "nothing was started"
+    hosts.clock = SlowLink()
+    hosts.provider().launch(intent, hosts.store.uri)
 
 
 def launch(hosts: SshHosts, slot: int) -> str:

@@ -20,7 +20,8 @@ from tests.integration.runs.commands import Commands
 
 
 @pytest.fixture
-def starling(hosts: SshHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+def starling(plain_hosts: SshHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    hosts = plain_hosts  # what differs between ssh servers is tested by single nodes
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setenv("STARLING_STORE", hosts.store.uri)
     commands = Commands(tmp_path)
@@ -49,7 +50,10 @@ def on_hosts(commands: Commands, hosts: SshHosts) -> None:
     commands.spec.write_text(yaml.safe_dump(spec))
 
 
-def test_a_run_on_hosts_survives_a_notice_and_a_kill(starling: Commands, hosts: SshHosts, undisturbed: str) -> None:
+def test_a_run_on_hosts_survives_a_notice_and_a_kill(
+    starling: Commands, plain_hosts: SshHosts, undisturbed: str
+) -> None:
+    hosts = plain_hosts
     plan = starling.json("plan", str(starling.spec))
     assert plan["offer"]["provider"] == "ssh"
     starling.run()
@@ -71,7 +75,8 @@ def trains(status: dict[str, Any], node: str) -> bool:
     return any(known["id"] == node and known["state"] == "training" for known in status["nodes"])
 
 
-def test_files_and_shells_on_the_nodes(starling: Commands, tmp_path: Path, hosts: SshHosts) -> None:
+def test_files_and_shells_on_the_nodes(starling: Commands, tmp_path: Path, plain_hosts: SshHosts) -> None:
+    hosts = plain_hosts
     starling.run()
     starling.wait_training(2)
     (tmp_path / "notes.txt").write_text("for every node")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_keys_and_files_that_are_not_there_are_named(hosts: SshHosts, tmp_path: 
     with pytest.raises(Misconfigured, match=r"its key .*nowhere is not there"):
         said(connection(hosts, key=str(tmp_path / "nowhere")))
     (tmp_path / "no-key").write_text("hello")
-    with pytest.raises(Misconfigured, match="no-key is no private key that can be read"):
+    with pytest.raises(Misconfigured, match="no-key is no private key that can be used"):
         said(connection(hosts, key=str(tmp_path / "no-key")))
     with pytest.raises(Misconfigured, match=r"provider\.known_hosts: .*nowhere is not there"):
         said(Connection(hosts.hosts()[0], str(tmp_path / "nowhere")))
@@ -105,12 +106,45 @@ def test_the_users_ssh_config_is_heeded(hosts: SshHosts, tmp_path: Path, monkeyp
     (tmp_path / ".ssh" / "config").write_text(config)
     (tmp_path / ".ssh" / "known_hosts").write_text(hosts.known_hosts.read_text())
     assert said(Connection(Host(address="gpu-1"))) == "hello"
-    piping = f"{sys.executable} -m tests.support.pipe %h %p"
+    piping = f'{sys.executable} -m tests.support.pipe %h "$(echo %p)" 2>&-'
     (tmp_path / ".ssh" / "config").write_text(config + f"  ProxyCommand {piping}\n  HostKeyAlias elsewhere\n")
     with pytest.raises(Misconfigured, match=r"host gpu-1 \(elsewhere\) is not in"):
         said(Connection(Host(address="gpu-1")))
     (tmp_path / ".ssh" / "known_hosts").write_text(f"elsewhere {hosts.servers[0].host_key}\n")
     assert said(Connection(Host(address="gpu-1"))) == "hello"
+
+
+def test_keys_of_the_config_that_cannot_be_used_are_passed_over(
+    plain_hosts: SshHosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = plain_hosts
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    fido, config = fido_key(tmp_path / "id_sk"), tmp_path / ".ssh" / "config"
+    config.write_text(f"IdentityFile {fido}\nIdentityFile {hosts.key}.pub\n")
+    with pytest.raises(NotAuthorised, match=rf"tried: {fido} \(cannot be used: .*{hosts.key}\.pub \(cannot be used"):
+        said(connection(hosts, key=None))
+    config.write_text(f"IdentityFile {fido}\nIdentityFile {hosts.key}\n")
+    assert said(connection(hosts, key=None)) == "hello"
+    with pytest.raises(Misconfigured, match="id_sk is no private key that can be used"):
+        said(connection(hosts, key=str(fido)))
+
+
+def fido_key(path: Path) -> Path:
+    """A key file of the kind that lives in a security token, as PROTOCOL.key and PROTOCOL.u2f of OpenSSH lay it out."""
+
+    def text(data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + data
+
+    kind = b"sk-ssh-ed25519@openssh.com"
+    public = text(kind) + text(b"p" * 32) + text(b"ssh:")
+    private = b"7777" * 2 + public + b"\x01" + text(b"handle") + text(b"") + text(b"comment")
+    private += bytes(range(1, 1 + -len(private) % 8))
+    whole = b"openssh-key-v1\0" + text(b"none") + text(b"none") + text(b"") + struct.pack(">I", 1)
+    lines = base64.encodebytes(whole + text(public) + text(private)).decode()
+    path.write_text(f"-----BEGIN OPENSSH PRIVATE KEY-----\n{lines}-----END OPENSSH PRIVATE KEY-----\n")
+    return path
 
 
 def test_a_host_that_is_down_is_unavailable_and_comes_back(hosts: SshHosts) -> None:

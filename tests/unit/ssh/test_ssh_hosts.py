@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from pydantic import ValidationError
 
+from starling.cli.places import RemotePlace
 from starling.infra.errors import Misconfigured
+from starling.infra.providers.ssh.calls import seconds_off
+from starling.infra.providers.ssh.connection import Connection
 from starling.infra.providers.ssh.hosts import Host, SshChoice, resolve, ssh_options
 from starling.infra.providers.ssh.provider import placed
 from starling.infra.records import Market, NodeIntent, Offer
@@ -35,7 +38,33 @@ def test_the_config_completes_what_the_spec_leaves_open(folder: Path) -> None:
     target = resolve(Host(address="gpu1"), None, folder)
     assert (target.hostname, target.port, target.user, target.use_agent) == ("10.0.0.5", 2222, "ada", False)
     assert target.known_as == "[10.0.0.5]:2222"
-    assert target.proxy == "ssh -J gate -W 10.0.0.5:2222 inner"
+    assert target.proxy == ("ssh", "-J", "gate", "-W", "10.0.0.5:2222", "--", "inner")
+
+
+@pytest.mark.parametrize(
+    ("hop", "destination"),
+    [
+        ("bastion:2222", "ssh://bastion:2222"),
+        ("eve@bastion:2222", "ssh://eve@bastion:2222"),
+        ("[fe80::1]:23", "ssh://[fe80::1]:23"),
+        ("eve@[fe80::1]", "ssh://eve@[fe80::1]"),
+        ("fe80::1", "fe80::1"),
+        ("ssh://bastion:22", "ssh://bastion:22"),
+        ("eve@bastion", "eve@bastion"),
+    ],
+)
+def test_a_jump_host_may_have_a_port(tmp_path: Path, hop: str, destination: str) -> None:
+    (tmp_path / "config").write_text(f"ProxyJump first:23,{hop}\n")
+    proxy = resolve(Host(address="::1"), None, tmp_path).proxy
+    assert proxy == ("ssh", "-J", "first:23", "-W", "[::1]:22", "--", destination)
+
+
+def test_a_proxy_command_is_the_shells_and_sees_the_specs_words(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("User bob\nPort 99\nHost gpu*\n  ProxyCommand nc %h %p 2>/tmp/%r # here\n")
+    target = resolve(Host(address="gpu1", user="eve", port=2222), None, tmp_path)
+    assert target.proxy == ("/bin/sh", "-c", "exec nc gpu1 2222 2>/tmp/eve # here")
+    assert (target.user, target.port) == ("eve", 2222)
+    assert resolve(Host(address="gpu1"), None, tmp_path).proxy == ("/bin/sh", "-c", "exec nc gpu1 99 2>/tmp/bob # here")
 
 
 def test_the_spec_wins(folder: Path) -> None:
@@ -82,6 +111,15 @@ def test_a_spec_becomes_a_choice() -> None:
     ("host", "complaint"),
     [
         ({"address": "b", "key": "keys/lab"}, "pattern"),
+        ({"address": "-oProxyCommand=x"}, "pattern"),
+        ({"address": "a b"}, "pattern"),
+        ({"address": "a\n"}, "pattern"),
+        ({"address": "$(x)"}, "pattern"),
+        ({"address": ""}, "pattern"),
+        ({"address": "[b]"}, "pattern"),
+        ({"address": "b", "private_address": "-W"}, "pattern"),
+        ({"address": "b", "user": "-lroot"}, "pattern"),
+        ({"address": "b", "user": "eve;x"}, "pattern"),
         ({"address": "a"}, "listed before"),
         ({"address": "a", "port": 22}, "listed before"),
     ],
@@ -89,6 +127,30 @@ def test_a_spec_becomes_a_choice() -> None:
 def test_mistakes_in_the_list_are_refused(host: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         spec(provider={"name": "ssh", "hosts": [{"address": "a"}, host]})
+
+
+@pytest.mark.parametrize(
+    "address", ["gpu-1.example.org", "gpu_1", "10.0.0.5", "fe80::1", "[fe80::1]", "::ffff:10.0.0.5"]
+)
+def test_names_and_numbers_are_addresses(address: str) -> None:
+    section = {"name": "ssh", "hosts": [{"address": address, "user": "ada@lab"}]}
+    [host] = SshChoice.from_section(spec(nodes={"max": 1}, provider=section).provider.model_dump()).hosts
+    assert host.address == address.strip("[]"), "a socket takes no brackets"
+
+
+def test_a_shell_on_a_node_takes_no_address_for_an_option() -> None:
+    place = RemotePlace(
+        node="r.0.0",
+        folder=PurePosixPath("/n"),
+        connection=Connection(Host(address="-oProxyCommand=x")),
+        known_hosts=None,
+    )
+    assert place.shell()[-3:-1] == ["--", "-oProxyCommand=x"]
+
+
+@pytest.mark.parametrize(("told", "off"), [(95.0, 5.0), (100.0, 0.0), (130.0, 0.0), (160.0, 0.0), (175.0, 15.0)])
+def test_a_clock_is_wrong_only_if_no_moment_on_the_way_explains_it(told: float, off: float) -> None:
+    assert seconds_off(told, sent=100.0, received=160.0) == off
 
 
 def test_a_launch_goes_where_the_intent_says() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from starling.infra import layout
 from starling.infra.bootstrap.package import pack_package
+from starling.infra.clock import Clock
 from starling.infra.errors import Misconfigured, ProviderError, ProviderUnavailable
 from starling.infra.providers.ssh.connection import Connection, Ran
 from starling.infra.providers.ssh.on_host import arrival
@@ -24,6 +25,8 @@ LOOK_SECONDS = 20.0
 WORK_SECONDS = 90.0
 """For an errand that starts or ends nodes."""
 OLDEST_PYTHON = (3, 11)
+MOST_SKEW_SECONDS = 10.0
+"""Heartbeats and limits are told in a host's time, and read in others'."""
 
 _OLD = "starling-old-python"
 _NOT_FOUND = (126, 127)
@@ -72,6 +75,23 @@ def ask(connection: Connection, root: str, ours: Package, errand: dict[str, Any]
     if "failed" in answer:
         raise ProviderError(f"host {name}: {answer['failed']}")
     return answer
+
+
+def check_clock(connection: Connection, root: str, ours: Package, clock: Clock) -> None:
+    """Raises Misconfigured if the host's clock is too far off ours; otherwise like `ask`."""
+    sent = clock.now()
+    told = ask(connection, root, ours, {"do": "clock"})["now"]
+    if (off := seconds_off(told, sent, clock.now())) > MOST_SKEW_SECONDS:
+        raise Misconfigured(
+            f"host {connection.host.name}: its clock is {off:.0f} s off; let it follow a time server"
+            " (`timedatectl set-ntp true` there)"
+        )
+
+
+def seconds_off(told: float, sent: float, received: float) -> float:
+    """How wrong a clock is at least that showed `told` at some moment between these two: a slow way there and back
+    hides an error, and never looks like one."""
+    return max(sent - told, told - received, 0.0)
 
 
 def _send(connection: Connection, data: bytes, timeout: float) -> dict[str, Any]:

@@ -6,7 +6,6 @@ No password is ever asked for or sent, and no agent is forwarded.
 from __future__ import annotations
 
 import logging
-import shlex
 import socket
 import subprocess
 import threading
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko.pkey import UnknownKeyType
 
 from starling.infra.errors import Misconfigured, NotAuthorised, ProviderError, ProviderUnavailable
@@ -148,7 +148,7 @@ def _road(target: Target) -> socket.socket:
     # A real socket, which paramiko's own ProxyCommand is not; the command ends when we close our side of it.
     ours, theirs = socket.socketpair()
     with theirs:
-        command = subprocess.Popen(shlex.split(target.proxy), stdin=theirs.fileno(), stdout=theirs.fileno())
+        command = subprocess.Popen(target.proxy, stdin=theirs.fileno(), stdout=theirs.fileno())
     threading.Thread(target=command.wait, name="ssh-proxy", daemon=True).start()
     return ours
 
@@ -172,16 +172,19 @@ def _log_in(transport: paramiko.Transport, target: Target) -> None:
 
 
 def _identities(target: Target, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
-    """The keys of files, then those of the ssh agent; a locked file counts as tried."""
+    """The keys of files, then those of the ssh agent. A locked file counts as tried, and so does one that cannot be
+    used (a FIDO key, a public key), unless the spec names it: then that raises Misconfigured."""
     for path in target.keys:
         try:
             yield str(path), paramiko.PKey.from_path(path)
         except TypeError:  # how the cryptography library says that a passphrase is needed
             tried.append(f"{path} (needs its passphrase: `ssh-add {path}`)")
-        except (paramiko.SSHException, UnknownKeyType, ValueError, OSError) as error:
-            raise Misconfigured(
-                f"host {target.host.name}: {path} is no private key that can be read: {error}"
-            ) from error
+        except (paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm, ValueError, OSError) as error:
+            if target.host.key is not None:
+                raise Misconfigured(
+                    f"host {target.host.name}: {path} is no private key that can be used: {error}"
+                ) from error
+            tried.append(f"{path} (cannot be used: {error})")
     if target.use_agent:
         agent = paramiko.Agent()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Host:
     @property
     def name(self) -> str:
         """What it is called in offers and messages; no two hosts of a spec share one."""
-        return self.address if self.port in (None, SSH_PORT) else f"{self.address}:{self.port}"
+        return self.address if self.port in (None, SSH_PORT) else _with_port(self.address, self.port, always=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +64,8 @@ class Target:
     keys: tuple[Path, ...]
     """Private keys to try, in this order; files that may be missing are left out."""
     use_agent: bool
-    proxy: str | None
-    """A command whose input and output lead to the host."""
+    proxy: tuple[str, ...] | None
+    """The words of a command whose input and output lead to the host."""
     known_hosts: tuple[Path, ...]
     known_as: str
     """The name under which known_hosts has its key."""
@@ -76,10 +77,10 @@ def resolve(host: Host, known_hosts: str | None, ssh_folder: Path | None = None)
     Raises Misconfigured for a key or a known_hosts that is named but is not there.
     """
     folder = ssh_folder or Path.home() / ".ssh"
-    config = _config(folder / "config").lookup(host.address)
+    config = _config(folder / "config", host).lookup(host.address)
     hostname = str(config["hostname"])
-    port = host.port or int(config.get("port", SSH_PORT))
-    user = host.user or str(config.get("user") or getpass.getuser())
+    port = int(config.get("port", SSH_PORT))
+    user = str(config.get("user") or getpass.getuser())
     return Target(
         host=host,
         hostname=hostname,
@@ -107,11 +108,14 @@ def ssh_options(host: Host, known_hosts: str | None) -> list[str]:
     return options
 
 
-def _config(path: Path) -> paramiko.SSHConfig:
-    if not path.is_file():
-        return paramiko.SSHConfig()
+def _config(path: Path, host: Host) -> paramiko.SSHConfig:
+    """The spec's words come before those of the file, so they win wherever a port or user counts: %p and %r, too."""
+    ours = [f"  Port {host.port}\n"] if host.port is not None else []
+    ours += [f"  User {host.user}\n"] if host.user is not None else []
     try:
-        return paramiko.SSHConfig.from_path(str(path))
+        # What stands before the first `Host` of the file is for every host.
+        theirs = "Host *\n" + path.read_text() if path.is_file() else ""
+        return paramiko.SSHConfig.from_text("Host *\n" + "".join(ours) + theirs)
     except paramiko.SSHException as error:
         raise Misconfigured(f"{path} cannot be read: {error}") from error
 
@@ -126,17 +130,23 @@ def _keys(host: Host, config: dict[str, Any], folder: Path) -> tuple[Path, ...]:
     return tuple(path for path in named or [folder / name for name in USUAL_KEYS] if path.is_file())
 
 
-def _proxy(config: dict[str, Any], hostname: str, port: int) -> str | None:
-    """ProxyJump is what OpenSSH makes of it: an ssh to the jump host that passes bytes on."""
+def _proxy(config: dict[str, Any], hostname: str, port: int) -> tuple[str, ...] | None:
+    """As OpenSSH does: a ProxyCommand is the shell's, ProxyJump an ssh to the jump host that passes bytes on."""
     command = config.get("proxycommand")
     if command is not None:
-        return None if command == "none" else str(command)
+        return None if command == "none" else ("/bin/sh", "-c", f"exec {command}")
     jump = config.get("proxyjump", "none")
     if jump == "none":
         return None
-    *before, last = jump.split(",")
-    first = ["-J", ",".join(before)] if before else []
-    return " ".join(["ssh", *first, "-W", _with_port(hostname, port, always=True), last])
+    *before, last = (hop.strip() for hop in jump.split(","))
+    first = ("-J", ",".join(before)) if before else ()
+    return ("ssh", *first, "-W", _with_port(hostname, port, always=True), "--", _destination(last))
+
+
+def _destination(hop: str) -> str:
+    """A jump host as `ssh` takes it for its destination, where a port may stand in a URI only."""
+    with_port = re.fullmatch(r"([^@]*@)?([^:@\[\]]+:\d+|\[[^\]]+\](:\d+)?)", hop)
+    return f"ssh://{hop}" if with_port else hop
 
 
 def _known_hosts(named: str | None, folder: Path) -> tuple[Path, ...]:

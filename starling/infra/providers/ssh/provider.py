@@ -23,7 +23,7 @@ from starling.infra.clock import Clock, SystemClock
 from starling.infra.errors import Misconfigured, NoCapacity, NotAuthorised, ProviderError, ProviderUnavailable, Refusal
 from starling.infra.providers.base import Launched, Machine, Pace
 from starling.infra.providers.ssh.address import address_for_peers
-from starling.infra.providers.ssh.calls import Package, ask, package
+from starling.infra.providers.ssh.calls import Package, ask, check_clock, package
 from starling.infra.providers.ssh.connection import Connection
 from starling.infra.providers.ssh.hosts import Host, SshChoice
 from starling.infra.records import Market, NodeIntent, Offer
@@ -93,6 +93,7 @@ class SshProvider:
         connection = self._connections.get(offer.zone)
         if connection is None:
             raise _refused(offer, f"host {offer.zone} is not in the spec (any more)")
+        check_clock(connection, self._root, self._ours(), self._clock)
         errand = {
             "do": "launch",
             "intent": intent.model_dump(mode="json"),
@@ -100,7 +101,6 @@ class SshProvider:
             "address": address_for_peers(connection.target()),
             "place": f"ssh-{offer.zone}",
             "agent_options": self._agent_options,
-            "now": self._clock.now(),
         }
         answer = ask(connection, self._root, self._ours(), errand)
         if "refused" in answer:
@@ -128,7 +128,7 @@ class SshProvider:
 
     def close(self, run: str) -> None:
         """Package and environment stay on the hosts for the next run."""
-        self._ask_all({"do": "close", "run": run})
+        self._ask_all({"do": "close", "run": run, "store_uri": self._store_uri})
 
     def disconnect(self) -> None:
         """Hang up on all hosts. Whatever comes next connects again."""

@@ -36,39 +36,74 @@ def find(root: Path, *, prepare: bool) -> Path | dict[str, Any]:
         return Path(sys.executable)
     folder = root / "environments" / _name()
     if (python := _python(folder)) is not None:
+        os.utime(folder)  # in use, so not to be cleared away
         return python
     if prepare:
-        return _begin(folder)
-    others = (_python(other) for other in sorted(folder.parent.glob("*")))
+        try:
+            return _begin(folder)
+        except OSError as error:  # a full disk, most often: nobody could even write down what went wrong
+            return {"unready": f"{error.strerror or error}: {error.filename or folder}"}
+    others = (_python(other) for other in sorted(folder.parent.glob("[!.]*")))
     return next((python for python in others if python is not None), {"empty": True})
 
 
 def make(folder: Path) -> int:
-    """Make the environment, unless somebody else is at it. Returns an exit code."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0
-        os.utime(folder / "lock")
-        (folder / "failed").unlink(missing_ok=True)
-        os.environ.update(STARLING_PYTHON=sys.executable, PIP_CACHE_DIR=str(folder.parent.parent / "cache" / "pip"))
-        try:
-            environment_python(folder, BootLog(folder))
-        except BootError as error:
-            (folder / "failed").write_text(str(error))
-            return 1
+    """Make the environment. Returns an exit code. Whoever started this has its lock; it is ours until we end."""
+    os.environ.update(STARLING_PYTHON=sys.executable, PIP_NO_CACHE_DIR="1")
+    try:
+        environment_python(folder, BootLog(folder))
+    except Exception as error:  # whatever it is, somebody waits for this word
+        told = str(error) if isinstance(error, BootError) else f"{type(error).__name__}: {error}"
+        (folder / "failed").write_text(told)
+        return 1
     return 0
 
 
-def _begin(folder: Path) -> dict[str, Any]:
-    """Start making it, or say how far that is."""
+def begun_at(folder: Path) -> float | None:
+    """When somebody began to make this environment, if somebody is at it."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except BlockingIOError:
+        return (folder / "lock").stat().st_mtime
+    return None
+
+
+def _begin(folder: Path) -> Path | dict[str, Any]:
+    """Start making it, or say how far that is. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if (since := _since(folder)) is not None:
-        return {"preparing": time.time() - since}
-    failure = folder / "failed"
-    if failure.exists() and time.time() - failure.stat().st_mtime < RETRY_SECONDS:
-        return {"unready": failure.read_text()}
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return {"preparing": time.time() - (folder / "lock").stat().st_mtime}
+        if (python := _python(folder)) is not None:
+            return python  # it was ready a moment ago
+        if (failure := _failure(folder)) is not None:
+            return {"unready": failure}
+        os.utime(folder)
+        os.utime(folder / "lock")
+        _start(folder, lock.fileno())
+    return {"preparing": 0.0}
+
+
+def _failure(folder: Path) -> str | None:
+    """Why the last attempt failed, if that was just now. One that left neither an environment nor a word was killed, or
+    had no room for a word: that is written down here, now."""
+    failed, output = folder / "failed", folder / "boot.out"
+    if output.exists() and not failed.exists():
+        last = output.read_text(errors="replace").strip()[-500:]
+        failed.write_text(f"making its environment ended without a word (no memory, or no room?); last lines: {last}")
+    if failed.exists() and time.time() - failed.stat().st_mtime < RETRY_SECONDS:
+        return failed.read_text()
+    failed.unlink(missing_ok=True)
+    return None
+
+
+def _start(folder: Path, lock: int) -> None:
+    """Detached, and with the lock, which is free when that process has ended."""
     with (folder / "boot.out").open("wb") as log:
         subprocess.Popen(
             [sys.executable, "-P", "-m", "starling.infra.providers.ssh.on_host.environment", str(folder)],
@@ -78,20 +113,8 @@ def _begin(folder: Path) -> dict[str, Any]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=(lock,),
         )
-    return {"preparing": 0.0}
-
-
-def _since(folder: Path) -> float | None:
-    """When somebody began to make it, if somebody is at it."""
-    try:
-        with (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return (folder / "lock").stat().st_mtime
-    return None
 
 
 def _name() -> str:

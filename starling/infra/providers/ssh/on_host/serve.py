@@ -7,30 +7,25 @@ slept does not start a node whose next attempt runs elsewhere by now.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from starling.infra.bootstrap.interface import talking_interface
 from starling.infra.errors import StarlingError
-from starling.infra.providers.base import Machine
 from starling.infra.providers.local.folder import NodeFolder
 from starling.infra.providers.local.provider import LocalProvider
+from starling.infra.providers.ssh.on_host import leftovers
 from starling.infra.providers.ssh.on_host.arrival import tell
 from starling.infra.records import NodeIntent
-
-MOST_SKEW_SECONDS = 10.0
-"""Heartbeats and limits are told in this host's time, and read in others'."""
-KEPT_SECONDS = 7 * 86_400.0
-"""How long what is left of a node stays, if its own controller could not clear it away."""
 
 
 def main() -> int:
@@ -77,15 +72,13 @@ class HostNodes:
     def launch(self, errand: dict[str, Any]) -> dict[str, Any]:
         """The node's machine, or {"refused": why} if this attempt can never succeed here."""
         intent, store_uri = NodeIntent.model_validate(errand["intent"]), str(errand["store_uri"])
-        skew = abs(time.time() - errand["now"])
-        if skew > MOST_SKEW_SECONDS:
-            return {"unfit": f"its clock is {skew:.0f} s off; let it follow a time server (`timedatectl set-ntp true`)"}
         _name_interface(errand["address"])
         with self._one_at_a_time():
-            if not self._started(intent.node):
-                if (refused := self._refusal(intent)) is not None:
+            if not self._started(intent.node, store_uri):
+                if (refused := self._refusal(intent, store_uri)) is not None:
                     return {"refused": refused}
-                self._clear_old(errand["package"])
+                leftovers.note_use(self._home, intent.node, errand["package"])
+                self._clear_old()
             launched = self._provider.launch(intent, store_uri)
         return {"instance_id": launched.instance_id, "at": launched.at}
 
@@ -107,18 +100,19 @@ class HostNodes:
         return {"known": known}
 
     def close(self, errand: dict[str, Any]) -> dict[str, Any]:
-        """No launch of this run will be repeated any more."""
-        for refused in self._refusals.glob(f"{errand['run']}.*"):
-            refused.unlink(missing_ok=True)
+        """No launch of this run, in the store that is named, will be repeated any more."""
+        store_uri = errand.get("store_uri")
+        with self._one_at_a_time():
+            every = self._home.glob("refused/*")
+            for folder in every if store_uri is None else [self._refusals(store_uri)]:
+                for refused in folder.glob(f"{errand['run']}.*"):
+                    refused.unlink(missing_ok=True)
+                with suppress(OSError):  # other runs of this store keep theirs, or there never was one
+                    folder.rmdir()
         return {}
 
-    @property
-    def _packages(self) -> Path:
-        return self._home.parent.parent / "packages"
-
-    @property
-    def _refusals(self) -> Path:
-        return self._home / "refused"
+    def _refusals(self, store_uri: str) -> Path:
+        return self._home / "refused" / hashlib.sha256(store_uri.encode()).hexdigest()[:16]
 
     def _known(self, errand: dict[str, Any]) -> list[str]:
         """Which of the errand's nodes are, or were, here and of its store."""
@@ -130,19 +124,23 @@ class HostNodes:
         right_store = store_uri is None or (launch is not None and launch.store_uri == store_uri)
         return right_store and (run is None or node.startswith(f"{run}."))
 
-    def _started(self, node: str) -> bool:
+    def _started(self, node: str, store_uri: str) -> bool:
+        """This very node: one of the same id may be left of another store's run."""
         folder = NodeFolder(self._nodes / node)
+        launch = folder.launch()
+        if launch is None or launch.store_uri != store_uri:
+            return False
         return folder.machine() is not None or folder.ended() is not None
 
-    def _refusal(self, intent: NodeIntent) -> str | None:
+    def _refusal(self, intent: NodeIntent, store_uri: str) -> str | None:
         """Why this attempt is refused: now, and from now on whatever changes."""
-        memory = self._refusals / f"{intent.node}.{intent.attempt}"
+        memory = self._refusals(store_uri) / f"{intent.node}.{intent.attempt}"
         if memory.exists():
             return memory.read_text()
         busy = next((machine.node for machine in self._provider.list() if machine.alive), None)
         if busy is None:
             return None
-        memory.parent.mkdir(exist_ok=True)
+        memory.parent.mkdir(parents=True, exist_ok=True)
         memory.write_text(f"node {busy} runs on it")
         return memory.read_text()
 
@@ -153,20 +151,13 @@ class HostNodes:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _clear_old(self, package: str) -> None:
+    def _clear_old(self) -> None:
         """What nobody has cleared away, or used, in a week takes room only."""
-        then = time.time() - KEPT_SECONDS
+        then = time.time() - leftovers.KEPT_SECONDS
         for machine in self._provider.list():
-            if _ended_before(machine, then):
+            if not machine.alive and machine.ended_at is not None and machine.ended_at < then:
                 self._provider.forget(machine.node)
-        os.utime(self._packages / package)
-        for other in self._packages.iterdir():
-            if other.stat().st_mtime < then:
-                shutil.rmtree(other, ignore_errors=True)  # another host that shares them may be quicker
-
-
-def _ended_before(machine: Machine, moment: float) -> bool:
-    return not machine.alive and machine.ended_at is not None and machine.ended_at < moment
+        leftovers.clear(self._home, then)
 
 
 def _name_interface(address: str) -> None:
