@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -72,14 +72,18 @@ class SshProvider:
         self._heard: dict[tuple[str, str | None], Heard] = {}
         self._silent: set[str] = set()
         self._all_silent_since: float | None = None
+        self._looked_over = False
 
     def offers(self, *, gpus: int, market: str) -> list[Offer]:
         """The hosts that are free and have the GPUs, cheapest first, else in the spec's order.
 
-        Raises Misconfigured or NotAuthorised if any host cannot be used as it is, ProviderUnavailable if none answers.
+        Raises Misconfigured or NotAuthorised if any host cannot be used as it is, but only the first time: a run does
+        not begin like that, and one that is under way goes on with the others. ProviderUnavailable if none answers.
         """
         answers = self._ask_all({"do": "list"})
-        _raise_settings(answers)
+        if not self._looked_over:
+            self._looked_over = True
+            _raise_settings(answers)
         _raise_if_all_failed(answers)
         free = [
             connection.host
@@ -112,7 +116,6 @@ class SshProvider:
         answers = self._ask_all({"do": "list", "run": run, "store_uri": self._store_uri})
         heard = [self._remember(name, run, answer) for name, answer in answers.items()]
         if self._all_silent(heard) < REMEMBERED_SECONDS:
-            _raise_settings(answers)
             _raise_if_all_failed(answers)
         return _distinct(machine for one in heard if one is not None for machine in one.machines)
 
@@ -247,16 +250,18 @@ def _refused(offer: Offer, message: str) -> NoCapacity:
     return NoCapacity(message, (refusal,))
 
 
-def _raise_settings(answers: dict[str, dict[str, Any] | ProviderError]) -> None:
+def _raise_settings(answers: Mapping[str, dict[str, Any] | ProviderError]) -> None:
     """What only a person can put right is told at once, for all hosts together."""
-    kinds: tuple[type[ProviderError], ...] = (Misconfigured, NotAuthorised)
-    for kind in kinds:
-        if any(isinstance(answer, kind) for answer in answers.values()):
-            found = [str(answer) for answer in answers.values() if isinstance(answer, kinds)]
-            raise kind("\n".join(found))
+    found = [answer for answer in answers.values() if isinstance(answer, Misconfigured | NotAuthorised)]
+    if found:
+        raise type(found[0])("\n".join(map(str, found)))
 
 
-def _raise_if_all_failed(answers: dict[str, dict[str, Any] | ProviderError]) -> None:
+def _raise_if_all_failed(answers: Mapping[str, dict[str, Any] | ProviderError]) -> None:
+    """As something for a person only if none of the hosts may just be away."""
     failures = [answer for answer in answers.values() if isinstance(answer, ProviderError)]
-    if failures and len(failures) == len(answers):
-        raise ProviderUnavailable("; ".join(map(str, failures)))
+    if not failures or len(failures) < len(answers):
+        return
+    if all(isinstance(failure, Misconfigured | NotAuthorised) for failure in failures):
+        _raise_settings(answers)
+    raise ProviderUnavailable("; ".join(map(str, failures)))
