@@ -50,10 +50,9 @@ from starling.orchestrator.actions import (
     TerminateStray,
     Want,
 )
-from starling.orchestrator.observe import Observer
+from starling.orchestrator.observe import RELEASE, Observer
 from starling.orchestrator.runs import request_stop
 
-RELEASE = "release"
 CLOSE = "close"
 _NAMED = 5
 """So many refused offers are named in a line of the journal; its data has them all."""
@@ -83,7 +82,7 @@ class Hands:
         """True if nothing is left to do for this incarnation. Raises StoreError."""
         released = [node for action in actions if (node := self._write(action)) is not None]
         if released:
-            self._release(released)
+            self._release([*dict.fromkeys(released)])
         self._launch_all([action.node for action in actions if isinstance(action, Launch)])
         for action in actions:
             if isinstance(action, Forget) and not self._forget(action.node):

@@ -14,6 +14,7 @@ from starling.infra.records import Market, Offer, RunRecord
 from starling.orchestrator.deadline import nodes_needed
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.provider_sections import AwsSection
+from starling.orchestrator.setbacks import shunned
 from starling.orchestrator.slots import Need, Slots, slots_of
 from starling.orchestrator.spec import Spec
 
@@ -77,11 +78,11 @@ def keeps_device(spec: Spec) -> bool:
 
 
 def _choose(facts: Facts, need: Need, pins: Pins, short: int, now: float) -> Choice:
-    usual = _fitting(facts, Market(facts.spec.nodes.market), pins)
+    usual = _fitting(facts, Market(facts.spec.nodes.market), pins, now)
     why = _why_full_price(facts.spec, need, short, now)
     # The usual market gets its chance first, however long the slot has been empty without anybody looking.
     if why is not None and (need.holder is not None or not usual):
-        full = _fitting(facts, Market.ON_DEMAND, pins)
+        full = _fitting(facts, Market.ON_DEMAND, pins, now)
         if full:
             return Choice(need=need, candidates=full, why=f"on demand: {why}")
     return Choice(need=need, candidates=usual, why="" if usual else _why_nothing(facts, pins))
@@ -104,11 +105,10 @@ def _short_of_deadline(facts: Facts, slots: Slots, now: float) -> int:
 
 
 def _pins(facts: Facts, slots: Slots) -> Pins:
-    """By what was bought; by what may be bought at any moment, where nothing has been."""
-    started = [(node.billed_from, node) for node in facts.nodes if node.billed_from is not None]
-    bought = [node for _, node in sorted(started, key=lambda entry: entry[0])]
+    """By what the run has trained on; where it has not yet, by what is there, or may be bought at any moment."""
+    trained = sorted((node for node in facts.nodes if node.trained), key=lambda node: node.billed_from or 0.0)
     return Pins(
-        device=_device(facts, [*bought, *slots.pending]) if keeps_device(facts.spec) else None,
+        device=_device(facts, [*trained, *slots.held, *slots.pending]) if keeps_device(facts.spec) else None,
         zone=next((node.offer.zone for node in (*slots.held, *slots.pending)), None) if _one_zone(facts.spec) else None,
     )
 
@@ -132,11 +132,13 @@ def _one_zone(spec: Spec) -> bool:
     return isinstance(spec.provider, AwsSection) and spec.provider.same_zone
 
 
-def _fitting(facts: Facts, market: Market, pins: Pins) -> tuple[Offer, ...]:
+def _fitting(facts: Facts, market: Market, pins: Pins, now: float) -> tuple[Offer, ...]:
     able = [offer for offer in facts.offers if offer.market is market and offer.key not in facts.resting]
     able = [offer for offer in able if pins.zone in (None, offer.zone) and pins.device in (None, offer.device)]
     if not able:
         return ()
+    bad = shunned(facts, now)
+    able = [offer for offer in able if offer.key not in bad] or able
     # Where no node has decided it yet, the best offer does.
     best = _pinned_by(facts.spec, pins, able[0])
     return tuple(offer for offer in able if best.zone in (None, offer.zone) and best.device in (None, offer.device))[

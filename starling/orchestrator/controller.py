@@ -1,6 +1,8 @@
 """The controller: observe, decide, act, sleep, until the run is over. The only place that sleeps.
 
 It keeps nothing that it needs: kill it between any two actions, start it again anywhere, run two of them at once.
+It works for one incarnation: a resume may have come with another provider section, so it ends there, and `_control`
+signs on again.
 
 One node's life, as written here:
 
@@ -39,13 +41,15 @@ LONGEST_RETRY_SECONDS = 60.0
 
 
 class Controller:
-    """Buys and releases the machines of one run."""
+    """Buys and releases the machines of one incarnation of a run."""
 
-    def __init__(self, store: Store, provider: Provider, run: str, clock: Clock) -> None:
+    def __init__(self, store: Store, provider: Provider, run: str, clock: Clock, *, incarnation: int) -> None:
+        """`provider`: made from the spec of this incarnation."""
         self._run = run
+        self._incarnation = incarnation
         self._clock = clock
         self._journal = Journal(store, run, clock)
-        self._observer = Observer(store, provider, run)
+        self._observer = Observer(store, provider, run, clock)
         self._hands = Hands(store, provider, run, clock, self._observer)
         self._said = ""
         self._provider_trouble: set[str] = set()
@@ -59,16 +63,13 @@ class Controller:
             self._clock.sleep(pause)
 
     def one_pass(self) -> float | None:
-        """Observe, decide, act. Returns seconds until the next pass; None: this incarnation is finished."""
+        """Observe, decide, act. Returns seconds until the next pass; None: this incarnation is finished, or over."""
         try:
-            facts = self._observer.look(self._clock.now())
+            facts = self._observer.look()
+            if facts.run.incarnation != self._incarnation:
+                return None
             decision = decide(facts, self._clock.now())
             self._say(decision.reason)
-        except StoreError as error:
-            # Silence until now means nothing: perhaps nodes could not write either.
-            self._observer.lost_sight()
-            return self._stumble(error)
-        try:
             self._complain(facts.trouble)
             done = self._hands.carry_out(decision.actions)
             self._recover()
@@ -92,7 +93,9 @@ class Controller:
         self._provider_trouble = set(kinds)
 
     def _stumble(self, error: StoreError) -> float:
-        """The store failed: say so once for each kind, wait longer each time."""
+        """The store failed, to be read or to be written: say so once for each kind, wait longer each time."""
+        # Silence until now means nothing: perhaps nodes could not write either.
+        self._observer.lost_sight()
         if isinstance(error, StoreAccessDenied):
             raise error
         if type(error) is not type(self._store_trouble):
@@ -138,7 +141,7 @@ def _control(store: Store, run: str) -> int:
             record = _sign_on(store, run)
             section = RunReader(store, run).spec(record).provider.model_dump()
             provider = provider_for(section, store.uri)
-            Controller(store, provider, run, SystemClock()).work()
+            Controller(store, provider, run, SystemClock(), incarnation=record.incarnation).work()
         finally:
             lock.release()
         # A resume that saw our lock relies on us. One that comes after this look finds the lock free.

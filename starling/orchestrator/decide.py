@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from starling.infra.errors import Misconfigured, NotAuthorised, ProviderError
 from starling.infra.records import RunState, Verdict
 from starling.orchestrator.actions import Action, Finish, Forget, GiveVerdict, RequestStop, Terminate
-from starling.orchestrator.facts import Facts
+from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.filling import fill
 from starling.orchestrator.limits import limit_reached
 from starling.orchestrator.setbacks import hopeless, last_traceback
@@ -49,7 +49,8 @@ def decide(facts: Facts, now: float) -> Decision:
     if over := limit_reached(facts, now):
         stop = RequestStop(incarnation=facts.run.incarnation, reason=over)
         return _decision(facts, [*actions, stop], f"stopping: {over}")
-    if lost := hopeless(facts, now) or _forbidden(facts):
+    seen_at = now if facts.seen_at is None else facts.seen_at
+    if lost := hopeless(facts, seen_at) or _forbidden(facts, seen_at):
         verdict = GiveVerdict(
             incarnation=facts.run.incarnation, state=RunState.FAILED, reason=lost, traceback=last_traceback(facts)
         )
@@ -74,11 +75,16 @@ def _standing_trouble(facts: Facts) -> list[str]:
     return list(found.values())
 
 
-def _forbidden(facts: Facts) -> str | None:
+def _forbidden(facts: Facts, seen_at: float) -> str | None:
     """Why no node can be had before the user has changed something, if none is left either."""
-    if any(node.counts and not node.never_seen for node in facts.current):
+    if any(_is_left(node, seen_at) for node in facts.current):
         return None
-    return next((str(error) for error in facts.trouble if isinstance(error, NEEDS_THE_USER)), None)
+    return next((str(error) for error in facts.hindrances if isinstance(error, NEEDS_THE_USER)), None)
+
+
+def _is_left(node: NodeFacts, seen_at: float) -> bool:
+    """It may still save, or even finish, what it works on; one that is on its way out, too."""
+    return not node.gone and (node.up or node.trains(seen_at) or (node.counts and not node.never_seen))
 
 
 def _wind_up(facts: Facts, verdict: Verdict, actions: list[Action], now: float) -> Decision:

@@ -75,6 +75,12 @@ class NodeFacts:
         return self.notice is not None
 
     @property
+    def trained(self) -> bool:
+        """It was of use: it has been part of a round, or has started the user's script."""
+        progress = self.status.progress if self.status is not None else None
+        return progress is not None and progress.started
+
+    @property
     def counts(self) -> bool:
         """Fills its slot: works, or is on its way to, and nothing says that it will go."""
         status = self.status
@@ -132,14 +138,21 @@ class Facts:
     listed_at: float | None = None
     """When the provider was last asked for its machines; None: it has not told yet, so a missing machine means
     nothing."""
+    seen_at: float | None = None
+    """When the store was read for this, by the controller's clock; what came after it is not in here. None: nobody
+    watches."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """Nodes never launched -> the newest attempt that failed for certain."""
     resting: Mapping[OfferKey, Rest] = field(default_factory=dict)
     """Offers that were refused lately."""
     launch_after: Mapping[str, float] = field(default_factory=dict)
     """Nodes whose launch failed without an answer -> when to try the same again."""
+    unanswered: Mapping[str, float] = field(default_factory=dict)
+    """Nodes whose launch has failed with ProviderUnavailable and nothing else -> since when."""
     trouble: tuple[ProviderError, ...] = ()
     """What the provider could not do when it was last asked."""
+    hindrances: tuple[ProviderError, ...] = ()
+    """Of these, what keeps nodes from being bought."""
 
     @property
     def buying(self) -> bool:
@@ -150,6 +163,11 @@ class Facts:
     def current(self) -> list[NodeFacts]:
         """Nodes of the current incarnation."""
         return [node for node in self.nodes if node.intent.incarnation == self.run.incarnation]
+
+    def silence(self, node: NodeFacts) -> float:
+        """Seconds between two readings of the store, through all of which the node's heartbeat has not moved. How long
+        a look takes besides, however slow the provider is, says nothing about a node."""
+        return self.seen_at - node.heard_at if self.seen_at is not None and node.heard_at is not None else 0.0
 
     @property
     def present(self) -> list[NodeFacts]:

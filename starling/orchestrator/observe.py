@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from starling.infra.errors import NoCapacity, ProviderError
+from starling.infra.clock import Clock
+from starling.infra.errors import NoCapacity, ProviderError, ProviderUnavailable
 from starling.infra.providers.base import Machine, Provider
 from starling.infra.records import Market, NodeIntent, Offer
 from starling.infra.store import Store
@@ -23,14 +24,16 @@ from starling.orchestrator.spec import Spec
 QUIET_SECONDS = 15.0
 """A node that has not been heard for so long is worth a look at its machine."""
 LIST = "list"
+RELEASE = "release"
 
 
 class Observer:
     """Looks at a run. What it remembers is only ever a reason to wait, or to ask less; losing it is harmless."""
 
-    def __init__(self, store: Store, provider: Provider, run: str) -> None:
+    def __init__(self, store: Store, provider: Provider, run: str, clock: Clock) -> None:
         self._provider = provider
         self._run = run
+        self._clock = clock
         self._reader = RunReader(store, run)
         self._heard: dict[str, tuple[float | None, float]] = {}
         self._released: dict[str, float] = {}
@@ -44,23 +47,30 @@ class Observer:
         self._sales = Retries()
         self._launches = Retries()
 
-    def look(self, now: float) -> Facts:
+    def look(self) -> Facts:
         """Everything there is to know now; what the provider would not tell is among it. Raises StoreError."""
-        self._list(now)
+        self._list(self._clock.now())
+        # A heartbeat may move while the store is being read: silence goes from after one reading to before another.
+        before = self._clock.now()
         facts = self._reader.facts(self._machines)
-        self._launches.keep_only([node.node for node in facts.present if node.counts and node.never_seen])
+        now = self._clock.now()
+        self._keep_only_what_lasts(facts)
         facts = dataclasses.replace(
             facts,
             nodes=tuple(self._with_memory(node, now) for node in facts.nodes),
             pace=self._provider.pace,
             listed_at=self._listed_at,
+            seen_at=before,
             refused=dict(self._refused),
             resting=self._rests.at(now),
             launch_after=self._launches.after,
+            unanswered=self._launches.lasting(ProviderUnavailable),
         )
         facts = dataclasses.replace(facts, offers=self._offers_needed(facts, now))
-        self._busy = _is_busy(facts, now)
-        return dataclasses.replace(facts, trouble=(*self._calls.errors, *self._sales.errors, *self._launches.errors))
+        self._busy = _is_busy(facts)
+        hindrances = (*self._calls.of(LIST), *self._sales.errors, *self._launches.errors)
+        trouble = (*self._calls.errors, *self._sales.errors, *self._launches.errors)
+        return dataclasses.replace(facts, trouble=trouble, hindrances=hindrances)
 
     def launched(self, node: str, offer: Offer, now: float) -> None:
         self._launches.succeeded(node)
@@ -94,7 +104,7 @@ class Observer:
         return self._calls.may(what, now)
 
     def lost_sight(self) -> None:
-        """A look failed, so silence until now means nothing: nodes could not write either, perhaps."""
+        """The store failed, so silence until now means nothing: nodes could not write either, perhaps."""
         self._heard.clear()
 
     def _list(self, now: float) -> None:
@@ -111,6 +121,12 @@ class Observer:
         self._calls.succeeded(LIST)
         self._machines = tuple(machine for machine in found if _is_node_of(self._run, machine))
         self._listed_at = now
+
+    def _keep_only_what_lasts(self, facts: Facts) -> None:
+        """What failed and is not to be done any more is no trouble either."""
+        self._launches.keep_only([node.node for node in facts.present if node.counts and node.never_seen])
+        if not any(node.intent.terminate is not None and node.up for node in facts.nodes):
+            self._calls.succeeded(RELEASE)
 
     def _with_memory(self, node: NodeFacts, now: float) -> NodeFacts:
         beat = node.status.at if node.status else None
@@ -139,15 +155,14 @@ class Observer:
         return found
 
 
-def _is_busy(facts: Facts, now: float) -> bool:
+def _is_busy(facts: Facts) -> bool:
     """Whether the provider may have news."""
-    return not facts.buying or bool(facts.strays) or any(_is_unsettled(node, now) for node in facts.present)
+    return not facts.buying or bool(facts.strays) or any(_is_unsettled(facts, node) for node in facts.present)
 
 
-def _is_unsettled(node: NodeFacts, now: float) -> bool:
+def _is_unsettled(facts: Facts, node: NodeFacts) -> bool:
     """Wanted, not heard yet, quiet, or on its way out."""
-    quiet = node.heard_at is not None and now - node.heard_at > QUIET_SECONDS
-    return node.status is None or quiet or not node.counts
+    return node.status is None or facts.silence(node) > QUIET_SECONDS or not node.counts
 
 
 def _is_node_of(run: str, machine: Machine) -> bool:

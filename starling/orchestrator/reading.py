@@ -58,14 +58,17 @@ class RunReader:
     def facts(self, machines: Iterable[Machine] = ()) -> Facts:
         """Everything that the store and these machines say, without a memory of heartbeats."""
         # Machines were listed before we read intents here: whatever has no intent now is really a stray.
-        by_node = {machine.node: machine for machine in machines}
+        by_node: dict[str, list[Machine]] = {}
+        for machine in machines:
+            by_node.setdefault(machine.node, []).append(machine)
         record = self.record()
         intents, statuses = self._nodes()
         nodes = [
-            NodeFacts(intent=intent, status=statuses.get(node), machine=by_node.get(node))
+            NodeFacts(intent=intent, status=statuses.get(node), machine=_machine_of(intent, by_node.get(node, [])))
             for node, intent in intents.items()
         ]
-        strays = [machine for node, machine in by_node.items() if machine.alive and node not in intents]
+        unknown = [_foremost(found) for node, found in by_node.items() if node not in intents]
+        strays = [machine for machine in unknown if machine.alive]
         return Facts(
             run=record,
             spec=self.spec(record),
@@ -164,6 +167,19 @@ def final_snapshot(verdict: Verdict | None) -> int | None:
     """The number of the snapshot that a run of a script ended with. A later one is by a node that had been cut off."""
     number = (verdict.result or {}).get("snapshot") if verdict is not None else None
     return int(number) if number is not None else None
+
+
+def _machine_of(intent: NodeIntent, found: list[Machine]) -> Machine | None:
+    """Of all machines that bear a node's name: the one that was written down, until its end is written down too."""
+    recorded = next((machine for machine in found if machine.instance_id == intent.instance_id), None)
+    if recorded is not None and (recorded.alive or intent.gone_at is None):
+        return recorded
+    return _foremost(found) if found else None
+
+
+def _foremost(found: list[Machine]) -> Machine:
+    """The one that runs; of several the newest."""
+    return max(found, key=lambda machine: (machine.alive, machine.launched_at or 0.0))
 
 
 def _take(data: bytes, kind: type[R], name: str, into: dict[str, R]) -> None:

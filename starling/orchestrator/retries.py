@@ -24,6 +24,8 @@ class Failed:
     """In a row."""
     after: float
     """When to try again."""
+    since: float
+    """When errors of this kind began."""
 
 
 class Retries:
@@ -33,8 +35,10 @@ class Retries:
         self._failed: dict[str, Failed] = {}
 
     def failed(self, what: str, error: ProviderError, now: float) -> None:
-        times = self._failed[what].times + 1 if what in self._failed else 1
-        self._failed[what] = Failed(error=error, times=times, after=now + pause_after(error, times))
+        before = self._failed.get(what)
+        times = before.times + 1 if before is not None else 1
+        since = before.since if before is not None and type(before.error) is type(error) else now
+        self._failed[what] = Failed(error=error, times=times, after=now + pause_after(error, times), since=since)
 
     def succeeded(self, what: str) -> None:
         self._failed.pop(what, None)
@@ -50,6 +54,14 @@ class Retries:
     def after(self) -> Mapping[str, float]:
         """What failed -> when to try it again."""
         return {what: failed.after for what, failed in self._failed.items()}
+
+    def lasting(self, kind: type[ProviderError]) -> Mapping[str, float]:
+        """What fails with this kind of error, and since when with no other."""
+        return {what: failed.since for what, failed in self._failed.items() if isinstance(failed.error, kind)}
+
+    def of(self, what: str) -> list[ProviderError]:
+        """Its error, if it failed."""
+        return [self._failed[what].error] if what in self._failed else []
 
     @property
     def errors(self) -> list[ProviderError]:

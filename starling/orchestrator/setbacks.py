@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starling.infra.records import Failure
+from starling.infra.records import Failure, Offer
 from starling.orchestrator.facts import Facts, NodeFacts, by_slot
+from starling.orchestrator.rests import OfferKey
 
 QUICK_SECONDS = 120.0
 """A node that ends within this time of its launch, unannounced and untrained, ended quickly."""
@@ -20,7 +21,8 @@ QUICK_LIMIT = 3
 """So many nodes in a row of one slot whose agents themselves gave up end the run."""
 LOST_LIMIT = 10
 """So many nodes in a row of one slot that ended quickly, for whatever reason, end the run."""
-
+SHUN_SECONDS = 900.0
+"""How long another offer is preferred to the one of a node that came to nothing."""
 FATAL_SECONDS = 10.0
 """How long the trainer has to give the verdict on a fatal error itself."""
 
@@ -33,6 +35,16 @@ def launch_not_before(chain: Sequence[NodeFacts]) -> float:
         return 0.0
     wait = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (len(streak) - 2))
     return (streak[0].ended_at or 0.0) + wait
+
+
+def shunned(facts: Facts, now: float) -> set[OfferKey]:
+    """Offers that were bought, or asked for in vain, lately, and of which nothing was heard: better not the same again
+    at once, if there is another."""
+    return {
+        _tried(node).key
+        for node in facts.current
+        if not node.counts and not node.announced and node.status is None and now < _given_up_at(node) + SHUN_SECONDS
+    }
 
 
 def hopeless(facts: Facts, now: float) -> str | None:
@@ -49,7 +61,7 @@ def hopeless(facts: Facts, now: float) -> str | None:
     if len(last) == UNFIT_LIMIT and all(_unfit(node) for node in last):
         return f"{UNFIT_LIMIT} nodes in a row were unfit, the last because: {_unfit(last[-1])}"
     for slot, chain in by_slot(facts.current).items():
-        streak = _streak(chain) if slot < facts.spec.nodes.max else []
+        streak = [node for node in _streak(chain) if not _alone(facts, node)] if slot < facts.spec.nodes.max else []
         words = [
             node.status.ended.reason for node in streak if node.status is not None and node.status.ended is not None
         ]
@@ -70,9 +82,10 @@ def _fatal(facts: Facts, now: float) -> Failure | None:
 
 
 def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
-    """The newest nodes of a slot that ended quickly, newest first, up to the first that did not."""
+    """The newest nodes of a slot that ended quickly, newest first, up to the first that did not. What was never bought
+    is none."""
     streak: list[NodeFacts] = []
-    for node in reversed(chain):
+    for node in reversed([node for node in chain if node.billed_from is not None]):
         if not _quick(node):
             break
         streak.append(node)
@@ -82,16 +95,43 @@ def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
 def _quick(node: NodeFacts) -> bool:
     """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word, or
     without any."""
-    progress = node.status.progress if node.status is not None else None
-    trained = progress is not None and progress.started
-    if node.ended_at is None or trained or node.announced or node.counts:
+    if node.ended_at is None or node.billed_from is None or node.trained or node.announced or node.counts:
         return False
-    if node.status is None and node.billed_from is not None:
+    if node.status is None:
         return True  # it ran, and was never heard of
     gave_up = node.status is not None and node.status.ended is not None
     if gave_up and node.intent.terminate is None:
         return True
-    return node.ended_at - (node.billed_from or node.intent.wanted_at) < QUICK_SECONDS
+    return node.ended_at - node.billed_from < QUICK_SECONDS
+
+
+def _alone(facts: Facts, node: NodeFacts) -> bool:
+    """Its agent gave up after a while because there were too few nodes to train: a shortage, which is waited for."""
+    status = node.status
+    if status is None or status.ended is None or status.ended.at - status.booted_at < QUICK_SECONDS:
+        return False
+    end = status.ended.at
+    company = [other for other in facts.current if other is not node and _was_up(other, end - QUICK_SECONDS, end)]
+    return 1 + len(company) < facts.spec.nodes.min
+
+
+def _was_up(node: NodeFacts, start: float, end: float) -> bool:
+    """Its agent was there at some moment of this time."""
+    booted_at = node.status.booted_at if node.status is not None else None
+    return booted_at is not None and booted_at <= end and (node.ended_at is None or node.ended_at >= start)
+
+
+def _tried(node: NodeFacts) -> Offer:
+    """What was bought. Of a launch without an answer, where one candidate at a time is asked: each slot begins with
+    another one (`placed`, `infra/providers/ssh/provider.py`)."""
+    candidates = node.intent.candidates
+    return candidates[node.intent.slot % len(candidates)] if candidates and node.billed_from is None else node.offer
+
+
+def _given_up_at(node: NodeFacts) -> float:
+    if node.intent.terminate is not None:
+        return node.intent.terminate.at
+    return node.ended_at if node.ended_at is not None else node.intent.wanted_at
 
 
 def _unfit(node: NodeFacts) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starling.infra.records import RunRecord
+from starling.infra.records import NodeState, RunRecord
 from starling.orchestrator.facts import Facts, NodeFacts, by_slot
 from starling.orchestrator.setbacks import launch_not_before
 
@@ -67,5 +67,8 @@ def _lost_at(node: NodeFacts, unknown: float) -> float:
         node.ended_at,
         node.intent.terminate.at if node.intent.terminate is not None else None,
         node.notice.seen_at if node.notice is not None else None,
+        node.status.at
+        if node.status is not None and node.status.state in (NodeState.LEAVING, NodeState.ENDED)
+        else None,
     )
     return min((sign for sign in signs if sign is not None), default=unknown)

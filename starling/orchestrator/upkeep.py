@@ -47,7 +47,7 @@ def _found_gone(facts: Facts, node: NodeFacts, now: float) -> RecordGone | None:
         settled = intent.terminate is not None and facts.listed_at >= intent.terminate.at + facts.pace.settle
         reason = "it was never launched"
         return RecordGone(node=node.node, at=intent.wanted_at, reason=reason, agent_said_so=False) if settled else None
-    if facts.listed_at < (node.billed_from or 0.0) + facts.pace.settle or not (_silent(node, now) or said):
+    if facts.listed_at < (node.billed_from or 0.0) + facts.pace.settle or not (_silent(facts, node) or said):
         return None
     last_word = status.at if status else intent.launched_at or now
     reason = "the provider does not know its machine any more"
@@ -60,15 +60,31 @@ def _why_ended(machine: Machine, status: NodeStatus | None) -> str:
     return machine.ended_reason or "its machine ended"
 
 
-def _silent(node: NodeFacts, now: float) -> bool:
-    return node.heard_at is not None and now - node.heard_at > SILENT_SECONDS
+def _silent(facts: Facts, node: NodeFacts) -> bool:
+    return facts.silence(node) > SILENT_SECONDS
 
 
 def _endings(facts: Facts, now: float) -> Iterator[Action]:
-    """Machines that run and should not."""
+    """Machines that run and should not, and launches that are not to be made any more."""
     for node in facts.nodes:
-        if node.up and (reason := _why_end(facts, node, now)):
+        if reason := _why_end(facts, node, now) if node.up else _why_take_back(facts, node):
             yield Terminate(node=node.node, reason=reason)
+
+
+def _why_take_back(facts: Facts, node: NodeFacts) -> str | None:
+    """Should its machine turn up all the same, the word that is committed now ends it."""
+    if not node.never_seen or not node.counts:
+        return None
+    if node.intent.incarnation < facts.run.incarnation:
+        return _outdated(facts, node)
+    since = facts.unanswered.get(node.node)
+    if since is not None and facts.listed_at is not None and facts.listed_at >= since + facts.pace.boot:
+        return f"its launch was not answered for {facts.pace.boot:g} s, and no machine turned up"
+    return None
+
+
+def _outdated(facts: Facts, node: NodeFacts) -> str:
+    return f"it belongs to incarnation {node.intent.incarnation}; the run is at {facts.run.incarnation}"
 
 
 def _why_end(facts: Facts, node: NodeFacts, now: float) -> str | None:
@@ -80,16 +96,16 @@ def _why_end(facts: Facts, node: NodeFacts, now: float) -> str | None:
     if node.gone:
         return "it was taken for gone, and its slot was filled again"
     if intent.incarnation < facts.run.incarnation:
-        return f"it belongs to incarnation {intent.incarnation}; the run is at {facts.run.incarnation}"
+        return _outdated(facts, node)
     if intent.authorised_until is not None and now > intent.authorised_until + END_GRACE_SECONDS:
         return "it outlived its authorisation"
     if status is None:
-        late = launched is not None and now > launched + facts.pace.boot and _silent(node, now)
+        late = launched is not None and now > launched + facts.pace.boot and _silent(facts, node)
         return f"its agent did not report within {facts.pace.boot:g} s" if late else None
     if status.ended is not None:
         outlived = now > status.ended.at + END_GRACE_SECONDS
         return f"its agent ended ({status.ended.reason}) but its machine did not" if outlived else None
-    return f"its agent was silent for {SILENT_SECONDS:g} s" if _silent(node, now) else None
+    return f"its agent was silent for {SILENT_SECONDS:g} s" if _silent(facts, node) else None
 
 
 def _stray_endings(facts: Facts, now: float) -> Iterator[Action]:
@@ -114,7 +130,8 @@ def _stray_endings(facts: Facts, now: float) -> Iterator[Action]:
 
 
 def _stray_offer(facts: Facts, machine: Machine) -> Offer:
-    """What a stray cost is unknown: as much as the dearest thing that we could have bought."""
+    """What a stray cost is unknown: as much as the dearest thing that we could have bought. So is what it computes
+    with: an exact run must not keep to that."""
     known = [*facts.offers, *(node.intent.offer for node in facts.nodes)]
     unknown = Offer(
         provider=facts.spec.provider.name,
@@ -125,4 +142,4 @@ def _stray_offer(facts: Facts, machine: Machine) -> Offer:
     )
     dearest = max(known, key=lambda offer: offer.price_per_hour, default=unknown)
     told = {"instance_type": machine.instance_type, "zone": machine.zone, "market": machine.market}
-    return dearest.but(**{name: value for name, value in told.items() if value is not None})
+    return dearest.but(device=None, **{name: value for name, value in told.items() if value is not None})

@@ -22,7 +22,7 @@ from starling.infra.bootstrap.package import pack_package
 from starling.infra.bootstrap.user_data import BootConfig, user_data
 from starling.infra.files import write_json
 from starling.infra.imds.server import Identity, ImdsServer, RoleCredentials
-from starling.infra.processes import HOME, kill_all
+from starling.infra.processes import kill_all
 from starling.infra.records import Market, NodeIntent, NodeState, NodeStatus, Offer, RunRecord
 from starling.infra.region.s3_server import S3Server
 from starling.infra.store import Store
@@ -32,6 +32,10 @@ RUN = "booted"
 NODE = f"{RUN}.0.0"
 SUPPORT = Path(__file__).parent
 OFFER = Offer(provider="aws", instance_type="c7i.large", zone="us-east-1a", market=Market.SPOT, price_per_hour=0.03)
+
+
+MARK = "STARLING_BOOTED_IN_TEST"
+"""In the environment of every process of the machine, from the first stage of its boot."""
 
 
 class BootMachine:
@@ -51,6 +55,7 @@ class BootMachine:
             "STAND_IN": "train",
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
+            MARK: str(folder),
         }
         for name in ("home", "tmp", "cwd", "power", "r"):
             (folder / name).mkdir()
@@ -112,13 +117,13 @@ class BootMachine:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait(self, timeout: float = 60.0) -> int:
+    def wait(self, timeout: float = 150.0) -> int:
         """Until the user data's process has ended; its exit code."""
         assert self._process is not None
         return self._process.wait(timeout)
 
     def wait_training(self) -> None:
-        eventually(lambda: self._trains(), "the node trains", 40)
+        eventually(lambda: self._trains(), "the node trains", 150)
 
     def shut_down(self) -> None:
         """What the operating system does first when the machine is shut down."""
@@ -139,7 +144,7 @@ class BootMachine:
             except ValueError:
                 return False
 
-        eventually(there, f"{module} runs", 20)
+        eventually(there, f"{module} runs", 60)
 
     def tag(self, key: str, value: str) -> None:
         """Tag the running instance."""
@@ -175,10 +180,9 @@ class BootMachine:
         return "".join(self.store.get(info.key).data.decode() for info in self.store.list(layout.logs(RUN, NODE)))
 
     def pull_the_plug(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        kill_all({MARK: str(self.folder)})
+        if self._process is not None:
             self._process.wait()
-        kill_all({HOME: str(self.root)})
         if self._imds is not None:
             self._imds.close()
 

@@ -103,7 +103,7 @@ class SimulatedRun:
         """A fresh process of it, which remembers nothing."""
         process = Process()
         store, provider = Watched(self.store, self, process), Watched(self.provider, self, process)
-        return Controller(store, provider, self.run, self.clock)
+        return Controller(store, provider, self.run, self.clock, incarnation=self.record().incarnation)
 
     def before_change(self, name: str, args: tuple[Any, ...], process: Process) -> None:
         self.intruders = {left - 1: other for left, other in self.intruders.items()}

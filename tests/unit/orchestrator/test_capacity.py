@@ -9,11 +9,14 @@ import pytest
 from starling.infra.errors import NoCapacity, Refusal
 from starling.infra.providers.base import Machine
 from starling.infra.records import Market, NodeIntent, NodeState, NodeStatus, Offer, Progress, RunRecord
+from starling.orchestrator.actions import TerminateStray
 from starling.orchestrator.capacity import MOST_CANDIDATES, Choice, choose, markets_needed
 from starling.orchestrator.deadline import SLACK, nodes_needed
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.rests import Rest
+from starling.orchestrator.setbacks import SHUN_SECONDS
 from starling.orchestrator.slots import slots_of
+from starling.orchestrator.upkeep import upkeep
 from tests.support.offers import on_demand, spot
 from tests.support.specs import spec
 
@@ -97,9 +100,37 @@ def test_an_exact_run_starts_with_the_kind_of_device_of_the_best_offer() -> None
     assert [choice.candidates for choice in choices(facts())] == [(CHEAP_T4,)] * 3
 
 
-def test_an_exact_run_keeps_to_the_device_of_the_first_node_it_ever_bought() -> None:
-    first = node(0, gone_at=CREATED + 100, gone_reason="taken")
+def test_an_exact_run_keeps_to_the_device_of_the_first_node_that_trained() -> None:
+    first = node(0, step=10, gone_at=CREATED + 100, gone_reason="taken")
     assert {choice.candidates for choice in choices(facts(first), CREATED + 200)} == {(A10G_A, A10G_B)}
+
+
+def test_a_node_that_never_trained_binds_nobody_once_it_is_gone() -> None:
+    lost = node(0, gone_at=CREATED + 100, gone_reason="taken")
+    assert {choice.candidates for choice in choices(facts(lost), CREATED + 2000)} == {(CHEAP_T4,)}
+    there = node(0)
+    assert {choice.candidates for choice in choices(facts(there), CREATED + 2000)} == {(A10G_A, A10G_B)}
+
+
+def test_what_ended_without_a_word_is_not_bought_again_at_once_if_there_is_another() -> None:
+    unheard = node(0, gone_at=CREATED + 100, gone_reason="its machine ended")
+    seen = facts(unheard, offers=(A10G_A, A10G_B))
+    assert {choice.candidates for choice in choices(seen, CREATED + 101)} == {(A10G_B,)}
+    assert choices(seen, CREATED + 100 + SHUN_SECONDS)[0].candidates == (A10G_A, A10G_B)
+    only = facts(unheard, offers=(A10G_A,))
+    assert choices(only, CREATED + 101)[0].candidates == (A10G_A,)
+    heard = facts(node(0, step=1, gone_at=CREATED + 100, gone_reason="taken"), offers=(A10G_A, A10G_B))
+    assert choices(heard, CREATED + 101)[0].candidates == (A10G_A, A10G_B)
+
+
+def test_what_a_stray_computes_with_is_unknown() -> None:
+    stray = Machine(node="r.7.0", instance_id="i-7", alive=True, launched_at=CREATED, instance_type="p5.48xlarge")
+    (claim,) = [
+        action
+        for action in upkeep(facts(offers=(A10G_A,), strays=(stray,)), CREATED + 1)
+        if isinstance(action, TerminateStray)
+    ]
+    assert (claim.intent.offer.instance_type, claim.intent.offer.device) == ("p5.48xlarge", None)
 
 
 def test_where_nothing_was_bought_what_may_be_bought_at_any_moment_binds() -> None:
@@ -138,7 +169,7 @@ def test_without_such_a_device_it_says_so() -> None:
 def test_one_zone_is_the_one_of_the_living_nodes() -> None:
     sections = {"provider": AWS | {"same_zone": True}}
     assert {choice.candidates for choice in choices(facts(node(0, A10G_B), sections=sections))} == {(A10G_B,)}
-    lost = node(0, A10G_B, gone_at=CREATED + 100, gone_reason="taken")
+    lost = node(0, A10G_B, step=1, gone_at=CREATED + 100, gone_reason="taken")
     assert choices(facts(lost, sections=sections), CREATED + 200)[0].candidates == (A10G_A,)
 
 
@@ -180,6 +211,15 @@ def test_on_demand_after_the_patience_counted_from_the_loss() -> None:
     (choice,) = choices(seen, CREATED + 1600)
     assert choice.candidates == (FULL,)
     assert choice.why == "on demand: it could not be had for 600 s (nodes.on_demand_after)"
+
+
+@pytest.mark.parametrize("state", [NodeState.LEAVING, NodeState.ENDED])
+def test_patience_counts_from_the_agents_word_that_it_goes(state: NodeState) -> None:
+    leaving = node(0, gone_at=CREATED + 1000, gone_reason="taken")
+    status = _status("r.0.0", 5).but(state=state, at=CREATED + 900)
+    lost = NodeFacts(intent=leaving.intent, status=status)
+    (need,) = slots_of(facts(lost, sections=PATIENCE), CREATED + 1001).needs
+    assert need.since == CREATED + 900
 
 
 def test_spot_gets_its_chance_even_if_nobody_looked_for_long() -> None:

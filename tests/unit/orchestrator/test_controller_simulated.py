@@ -312,7 +312,8 @@ def test_nodes_of_an_earlier_incarnation_are_released(folder_store: Store) -> No
     record = world.record().but(incarnation=1, stop=None)
     folder_store.put(layout.run_record("sim"), record.to_bytes())
     folder_store.put(layout.spec("sim", 1), folder_store.get(layout.spec("sim", 0)).data)
-    world.live(controller, 10)
+    assert controller.one_pass() is None
+    world.live(world.controller(), 10)
     assert world.provider.alive == ["sim.0.1"]
 
 

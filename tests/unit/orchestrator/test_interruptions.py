@@ -51,8 +51,10 @@ STORIES = {
         [("notice", "n0", 5.0)],
     ),
     "another one is lost before the announced one, which left in time, is taken": (
-        [*CALM, noticed(11, "n0", 131), ended(12, 0, "leave"), began(13, 1), stepped(14, 1)]
-        + [event(90, EventKind.ROUND_ENDED, round=1, cause="peer-lost", node="n3"), began(91, 2), stepped(93, 2)],
+        [
+            *(*CALM, noticed(11, "n0", 131), ended(12, 0, "leave"), began(13, 1), stepped(14, 1)),
+            *(event(90, EventKind.ROUND_ENDED, round=1, cause="peer-lost", node="n3"), began(91, 2), stepped(93, 2)),
+        ],
         [("notice", "n0", 3.0), ("lost", "n3", 3.0)],
     ),
     "a rebalance recommendation is none": (

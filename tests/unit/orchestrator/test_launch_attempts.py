@@ -9,8 +9,8 @@ import pytest
 
 from starling.infra.errors import ProviderUnavailable, QuotaReached
 from starling.infra.journal import read_events
-from starling.infra.providers.base import Pace
-from starling.infra.records import Event, EventKind, Market
+from starling.infra.providers.base import Launched, Pace
+from starling.infra.records import Event, EventKind, Market, NodeIntent
 from starling.infra.store import Store
 from starling.orchestrator.runs import request_stop
 from tests.support.offers import on_demand, spot
@@ -183,6 +183,36 @@ def test_a_launch_without_an_answer_is_repeated_and_adds_nothing(
     request_stop(world.store, world.run, "enough", world.clock)
     world.live(controller, 30)
     assert world.provider.machines == []
+
+
+def test_a_node_whose_launch_is_never_answered_gives_way_to_one_elsewhere(folder_store: Store) -> None:
+    world = world_of(folder_store, nodes={"max": 1}, pace=Pace(boot=300.0))
+    sold = world.provider.launch
+
+    def launch(intent: NodeIntent, store_uri: str) -> Launched:
+        if (intent.candidates or (intent.offer,))[0].key == SPOT_A.key:
+            raise ProviderUnavailable("the host does not answer")
+        return sold(intent, store_uri)
+
+    world.provider.launch = launch  # type: ignore[method-assign]
+    controller = world.live(world.controller(), 290)
+    assert world.intent("sim.0.0").terminate is None
+    world.live(controller, 60)
+    word = world.intent("sim.0.0").terminate
+    assert word is not None
+    assert "not answered for 300 s" in word.reason
+    assert world.intent("sim.0.0").gone_reason == "it was never launched"
+    assert bought(world) == [SPOT_B.key]
+    assert world.working() == ["sim.0.1"]
+
+
+def test_nothing_is_given_up_while_the_list_does_not_answer_either(folder_store: Store) -> None:
+    world = world_of(folder_store, nodes={"max": 1}, pace=Pace(boot=300.0))
+    controller = world.live(world.controller(), 0)
+    for operation in ("launch", "list"):
+        world.provider.fail_next(operation, ProviderUnavailable("no network"), 1000)
+    world.live(controller, 700)
+    assert world.intent("sim.0.0").terminate is None
 
 
 def test_a_successor_finds_out_which_candidate_a_machine_is(folder_store: Store) -> None:

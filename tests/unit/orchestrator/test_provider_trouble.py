@@ -63,6 +63,35 @@ def test_with_a_node_it_goes_on_and_tries_again_every_minute(folder_store: Store
     assert decisions(world)[-1] == "2 of 2 nodes are held"
 
 
+def test_a_node_on_its_way_out_is_not_cut_off_by_a_run_that_fails(folder_store: Store) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    controller = world.live(world.controller(), 10)
+    world.provider.fail_next("launch", FORBIDDEN, 100)
+    world.provider.interrupt("sim.0.0", 60.0)
+    controller = world.live(controller, 50)
+    assert world.provider.alive == ["sim.0.0"]
+    assert read_verdict(folder_store, "sim", 0) is None
+    world.live(controller, 60)
+    verdict = read_verdict(folder_store, "sim", 0)
+    assert verdict is not None
+    assert (verdict.state, verdict.reason) == (RunState.FAILED, str(FORBIDDEN))
+
+
+def test_a_release_that_was_forbidden_is_no_trouble_once_nothing_is_to_be_released(folder_store: Store) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    controller = world.live(world.controller(), 10)
+    world.hung.add("sim.0.0")
+    world.provider.fail_next("terminate", NotAuthorised("ec2:TerminateInstances is missing"), 1)
+    world.provider.capacity = 1
+    controller = world.live(controller, 65)
+    assert "TerminateInstances" in decisions(world)[-1]
+    world.provider.end("sim.0.0", "by hand")
+    controller = world.live(controller, 120)
+    assert read_verdict(folder_store, "sim", 0) is None, "it says nothing about whether nodes can be had"
+    assert world.working() == ["sim.0.1"]
+    assert decisions(world)[-1] == "1 of 1 nodes are held"
+
+
 def test_expired_credentials_are_waited_for_and_told_once(folder_store: Store) -> None:
     world = SimulatedRun(folder_store, spec(nodes={"max": 2}))
     controller = world.live(world.controller(), 10)

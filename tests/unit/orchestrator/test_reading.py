@@ -7,6 +7,7 @@ import pytest
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt
 from starling.infra.journal import Journal
+from starling.infra.providers.base import Machine
 from starling.infra.records import EventKind, Market, NodeIntent, Offer, RunState, Verdict
 from starling.infra.snapshots.records import Snapshot
 from starling.infra.store import Store
@@ -40,6 +41,57 @@ def test_what_a_power_cut_left_empty_is_passed_over(folder_store: Store, damage:
     assert facts.failures == ()
     Journal(folder_store, "mine").write(EventKind.DECISION, "mine", "later")
     assert [event.kind for event in reader.events()] == [EventKind.RUN_CREATED, EventKind.DECISION]
+
+
+def machine(instance_id: str, launched_at: float, *, alive: bool) -> Machine:
+    return Machine(node="mine.0.0", instance_id=instance_id, alive=alive, launched_at=launched_at)
+
+
+LIVING, NEWER, DEAD, OLDER = (
+    machine("i-living", 5.0, alive=True),
+    machine("i-newer", 9.0, alive=True),
+    machine("i-dead", 7.0, alive=False),
+    machine("i-older", 3.0, alive=False),
+)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "gone_at", "chosen"),
+    [
+        ("i-living", None, LIVING),
+        ("i-living", 8.0, LIVING),
+        ("i-dead", None, DEAD),
+        ("i-dead", 8.0, NEWER),
+        (None, None, NEWER),
+        ("i-unknown", None, NEWER),
+    ],
+)
+def test_of_two_machines_of_one_name_the_recorded_one_counts_until_its_end_is_recorded(
+    folder_store: Store, recorded: str | None, gone_at: float | None, chosen: Machine
+) -> None:
+    create_run(folder_store, spec(), name="mine")
+    intent = NodeIntent(
+        node="mine.0.0",
+        run="mine",
+        incarnation=0,
+        slot=0,
+        generation=0,
+        offer=OFFER,
+        wanted_at=1.0,
+        authorised_until=None,
+        instance_id=recorded,
+        gone_at=gone_at,
+    )
+    folder_store.create(layout.intent("mine.0.0"), intent.to_bytes())
+    for order in ((NEWER, LIVING, DEAD, OLDER), (OLDER, DEAD, LIVING, NEWER)):
+        (node,) = RunReader(folder_store, "mine").facts(order).nodes
+        assert node.machine == chosen
+
+
+def test_a_stray_that_runs_is_not_hidden_by_a_dead_one_of_its_name(folder_store: Store) -> None:
+    create_run(folder_store, spec(), name="mine")
+    for order in ((LIVING, DEAD), (DEAD, LIVING)):
+        assert RunReader(folder_store, "mine").facts(order).strays == (LIVING,)
 
 
 def test_a_damaged_intent_is_an_error(folder_store: Store) -> None:

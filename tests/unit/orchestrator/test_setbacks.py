@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from starling.infra.records import Market, NodeEnd, NodeIntent, NodeState, NodeStatus, Offer, Progress
-from starling.orchestrator.facts import NodeFacts
-from starling.orchestrator.setbacks import FIRST_WAIT_SECONDS, launch_not_before
+from starling.infra.records import Market, NodeEnd, NodeIntent, NodeState, NodeStatus, Offer, Progress, RunRecord
+from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.setbacks import FIRST_WAIT_SECONDS, hopeless, launch_not_before
+from tests.support.specs import spec
 
 OFFER = Offer(provider="local", instance_type="local", zone="local", market=Market.SPOT, price_per_hour=1.0)
 
@@ -48,3 +49,61 @@ def ended(generation: int, *, started: bool) -> NodeFacts:
 def test_a_node_that_only_filled_its_folder_was_of_no_use(started: bool, waits: bool) -> None:
     chain = [ended(generation, started=started) for generation in range(3)]
     assert launch_not_before(chain) == (210.0 + 2 * FIRST_WAIT_SECONDS if waits else 0.0)
+
+
+def lived(slot: int, generation: int, start: float, seconds: float) -> NodeFacts:
+    """A node that waited for others, and gave up."""
+    before = ended(generation, started=False)
+    node, end = f"r.{slot}.{generation}", start + seconds
+    intent = before.intent.but(node=node, slot=slot, wanted_at=start, launched_at=start, gone_at=end)
+    assert before.status is not None
+    last = NodeEnd(at=end, reason="idle: in no round for 600 s")
+    return NodeFacts(intent=intent, status=before.status.but(node=node, booted_at=start, progress=None, ended=last))
+
+
+def test_nodes_that_waited_in_vain_for_others_do_not_end_a_run_in_a_shortage() -> None:
+    alone = [lived(0, generation, 700.0 * generation, 600.0) for generation in range(12)]
+    assert hopeless(facts(2, *alone), 9000.0) is None
+    told = hopeless(facts(1, *alone), 9000.0)
+    assert told is not None, "a single node is enough for this one: it is at fault"
+    assert "12 nodes in a row" in told
+
+
+def test_nodes_that_had_company_enough_and_gave_up_do_end_it() -> None:
+    both = [lived(slot, generation, 700.0 * generation, 600.0) for generation in range(3) for slot in (0, 1)]
+    assert "3 nodes in a row" in (hopeless(facts(2, *both), 9000.0) or "")
+
+
+def test_alone_or_not_what_ends_at_once_does_end_it() -> None:
+    quick = [lived(0, generation, 700.0 * generation, 30.0) for generation in range(3)]
+    assert "3 nodes in a row" in (hopeless(facts(2, *quick), 9000.0) or "")
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_nodes_that_fail_together_after_a_slow_start_do_end_it(least: int) -> None:
+    both = [
+        lived(slot, generation, 700.0 * generation, 150.0 + 5 * ((slot + generation) % 2))
+        for generation in range(4)
+        for slot in range(least)
+    ]
+    assert "4 nodes in a row" in (hopeless(facts(least, *both), 9000.0) or "")
+
+
+def test_a_node_that_was_never_bought_between_two_others_changes_nothing() -> None:
+    first, second, third = (ended(generation, started=False) for generation in range(3))
+    second = NodeFacts(intent=second.intent.but(launched_at=None, gone_reason="it was never launched"))
+    assert launch_not_before([first, second, third]) == launch_not_before([first, third]) > 0.0
+
+
+def test_what_was_never_bought_is_no_setback() -> None:
+    never = [
+        NodeFacts(intent=node.intent.but(launched_at=None, gone_at=node.intent.wanted_at, gone_reason="never launched"))
+        for node in (ended(generation, started=False) for generation in range(12))
+    ]
+    assert launch_not_before(never) == 0.0
+    assert hopeless(facts(1, *never), 9000.0) is None
+
+
+def facts(least: int, *nodes: NodeFacts) -> Facts:
+    record = RunRecord(run="r", created_at=0.0)
+    return Facts(run=record, spec=spec(nodes={"min": least, "max": 3}), verdict=None, nodes=nodes)
