@@ -6,9 +6,6 @@ import fnmatch
 import gzip
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,7 +22,6 @@ MAX_BYTES = 200 * 2**20
 
 _ALWAYS_IGNORED = (".git", "__pycache__", ".venv", "*.pyc")
 _UNPACKED_MARK = ".starling-unpacked"
-_REQUIREMENTS = "requirements.txt"
 
 
 def pack_code(folder: Path, store: Store, leave_out: Sequence[str] = ()) -> str:
@@ -68,7 +64,7 @@ def unpack_code(store: Store, sha256: str, dest: Path) -> Path:
         archive, unpacked = Path(aside) / "code.tar.gz", Path(aside) / "code"
         store.download(layout.code(sha256), archive, sha256)
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(unpacked, filter="data")
+            _extract(tar, unpacked)
         (unpacked / _UNPACKED_MARK).write_text(sha256)
         if dest.exists():
             os.replace(dest, Path(aside) / "before")
@@ -76,35 +72,20 @@ def unpack_code(store: Store, sha256: str, dest: Path) -> Path:
     return dest
 
 
-def install_requirements(code_dir: Path, site_dir: Path) -> None:
-    """Install the code's requirements.txt, if it has one, into `site_dir`, once for each content of that file.
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    # Python 3.11 has filters from its fourth patch release on only; this is what pack_code lets in.
+    for member in tar:
+        target = PurePosixPath(member.name).parent / member.linkname if member.issym() else PurePosixPath(member.name)
+        if not (member.isreg() or member.issym()) or _leads_outside(member.name) or _leads_outside(str(target)):
+            raise StarlingError(f"the code archive holds {member.name!r}, which is no plain file or link in its folder")
+        tar.extract(member, folder)
 
-    Raises StarlingError with pip's last lines.
-    """
-    requirements = code_dir / _REQUIREMENTS
-    if not requirements.is_file():
-        return
-    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
-    done = site_dir.with_name(f"{site_dir.name}.done")
-    if done.is_file() and done.read_text() == wanted:
-        return
-    shutil.rmtree(site_dir, ignore_errors=True)
-    site_dir.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    ran = subprocess.run(
-        [*command, "--target", str(site_dir.resolve()), "-r", _REQUIREMENTS],
-        cwd=code_dir,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if ran.returncode != 0:
-        last = "\n".join(ran.stdout.strip().splitlines()[-15:])
-        raise StarlingError(f"pip could not install {_REQUIREMENTS} of the code folder:\n{last}")
-    done.write_text(wanted)
+
+def _leads_outside(path: str) -> bool:
+    return os.path.normpath(path).startswith(("/", ".."))
 
 
 def _patterns(folder: Path) -> list[str]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from starling.infra import code, layout
-from starling.infra.code import install_requirements, pack_code, unpack_code
+from starling.infra.code import pack_code, unpack_code
 from starling.infra.errors import ObjectCorrupt, StarlingError, UsageError
 from starling.infra.store import Store
 
@@ -103,43 +106,31 @@ def test_damaged_code_is_not_unpacked(folder: Path, folder_store: Store, tmp_pat
     assert not (tmp_path / "code").exists()
 
 
-def test_requirements_are_installed_once(tmp_path: Path) -> None:
-    project, site = tmp_path / "code", tmp_path / "site"
-    package = project / "vendored"
-    package.mkdir(parents=True)
-    (package / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    )
-    (package / "backend.py").write_text(BACKEND)
-    (project / "requirements.txt").write_text("--no-index\n./vendored\n")
-    install_requirements(project, site)
-    assert (site / "tiny.py").read_text() == "value = 1\n"
-    (site / "tiny.py").write_text("touched")
-    install_requirements(project, site)
-    assert (site / "tiny.py").read_text() == "touched"
+@pytest.mark.parametrize("filters", [True, False], ids=["3.11.4", "3.11.0"])
+def test_a_link_out_of_the_folder_is_not_unpacked(
+    folder_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: bool
+) -> None:
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        info = tarfile.TarInfo("pkg/link")
+        info.type, info.linkname = tarfile.SYMTYPE, "../../outside"
+        tar.addfile(info)
+    sha256 = hashlib.sha256(packed.getvalue()).hexdigest()
+    folder_store.put(layout.code(sha256), packed.getvalue())
+    with pytest.raises((StarlingError, tarfile.FilterError), match="link"):
+        unpack_code(folder_store, sha256, tmp_path / "code")
+    assert not (tmp_path / "code").exists()
 
 
-def test_requirements_that_cannot_be_installed_say_why(tmp_path: Path) -> None:
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "requirements.txt").write_text("--no-index\nno-such-package-anywhere==1\n")
-    with pytest.raises(StarlingError, match="no-such-package-anywhere"):
-        install_requirements(tmp_path / "code", tmp_path / "site")
-
-
-def test_no_requirements_need_nothing(tmp_path: Path) -> None:
-    install_requirements(tmp_path, tmp_path / "site")
-    assert not (tmp_path / "site").exists()
-
-
-BACKEND = """
-import zipfile
-
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    name = "tiny-1-py3-none-any.whl"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.writestr("tiny.py", "value = 1\\n")
-        wheel.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n")
-        wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("tiny-1.dist-info/RECORD", "tiny.py,,\\ntiny-1.dist-info/METADATA,,\\ntiny-1.dist-info/WHEEL,,\\ntiny-1.dist-info/RECORD,,\\n")
-    return name
-"""  # noqa: E501
+def test_the_first_pythons_3_11_unpack_too(
+    folder: Path, folder_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tarfile has had filters since 3.11.4 only."""
+    sha256 = pack_code(folder, folder_store)
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", None)  # which knows no `filter` there
+    place = unpack_code(folder_store, sha256, tmp_path / "code")
+    assert (place / "link.py").read_text() == "two = 2\n"
+    assert os.access(place / "run.sh", os.X_OK)

@@ -14,6 +14,9 @@ MAX_RESTART_DELAY_SECONDS = 30.0
 VERDICT_SECONDS = 60.0
 """How long a supervisor may take to finish once its run has a verdict: it may have a state to hand over."""
 MIN_DRAIN_SECONDS, MAX_DRAIN_SECONDS = 60.0, 600.0
+SHUTDOWN_SECONDS = 110.0
+"""At most this much is planned at a shutdown. systemd gives STOP_SECONDS (bootstrap/machine.py) for it and for the
+node's last words."""
 AUTHORISED_MARGIN = 0.1
 """At most this part of the authorised time is kept for the drain at its end."""
 INTERRUPTION_GRACE_SECONDS = 30.0
@@ -275,7 +278,7 @@ def _departures(facts: Facts, now: float) -> Iterator[_Departure]:
         if now >= until - margin and (facts.training or now >= until):
             yield _by("authorised time is over", until)
     if facts.signalled_at is not None:
-        yield _by("the machine shuts down (SIGTERM)", facts.signalled_at + drain)
+        yield _by("the machine shuts down (SIGTERM)", facts.signalled_at + min(drain, SHUTDOWN_SECONDS))
     if facts.notice is not None:
         yield _on_notice(facts.notice)
 

@@ -14,9 +14,10 @@ import yaml
 
 from starling.infra import layout
 from starling.infra.agent.control import WorkFolder
+from starling.infra.agent.requirements import install_requirements
 from starling.infra.agent.setup_commands import run_setup
 from starling.infra.clock import Clock
-from starling.infra.code import install_requirements, unpack_code
+from starling.infra.code import unpack_code
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StarlingError, StoreError, StoreUnavailable, UsageError
 from starling.infra.files import write_json
 from starling.infra.records import Failure, NodeIntent, RunRecord

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 
-from starling.infra.agent.gpus import TIMEOUT_SECONDS
+from starling.infra.agent.gpus import TIMEOUT_SECONDS, ask
 
 LEAST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
 """CUDA's major version -> the least Linux driver for all its minor versions ("minor version compatibility"):
@@ -29,8 +29,9 @@ def driver_complaint(driver: str, cuda: str) -> str | None:
 def driver_version() -> str:
     """Of the first GPU: they share one. Call it once nvidia-smi has been found in order."""
     command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True)
-    return ran.stdout.split()[0]
+    answer = ask(command)
+    answer.check_returncode()
+    return answer.stdout.split()[0]
 
 
 _ASK_CUDA = """

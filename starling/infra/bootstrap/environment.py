@@ -13,29 +13,34 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from starling.infra.bootstrap.pythons import Python, choose_python
 from starling.infra.bootstrap.stage0 import ROOT, BootError, BootLog
 
 INSTALL_SECONDS = 1500.0
-"""More than the slowest disk and index ever needed; a node that hangs here costs money for nothing."""
+"""More than the slowest disk and index ever needed."""
 LAST_LINES = 15
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
-REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
-"""Beside the package in its archive; `package.py` writes it."""
+ARCHIVE = Path(__file__).parents[3]
+"""Where the package's archive was unpacked. Beside the package lies what `package.py` adds: requirements, and pip."""
+REQUIREMENTS = ARCHIVE / "requirements.txt"
 
 
-def environment_python(root: Path, log: BootLog) -> Path:
-    """The interpreter of an environment with exactly our pinned versions; makes it if need be. Raises BootError."""
+def environment_python(root: Path, log: BootLog, seconds: float = INSTALL_SECONDS) -> Path:
+    """The interpreter of an environment with exactly our pinned versions; makes it if need be, in so many seconds.
+
+    Raises BootError.
+    """
     sha256 = constraints_sha256()
     if (python := _brought_along(root, sha256, log)) is not None:
         return python
     base = choose_python()
     kept = f", keeping its torch {base.packages['torch']}" if base.has_torch else ""
     log.say(f"installing on {base.path} (Python {base.version[0]}.{base.version[1]}){kept}")
-    python = _install(root, base)
+    python = _install(root, base, time.monotonic() + seconds)
     _image_file(root).write_text(json.dumps({"python": str(python), "constraints_sha256": sha256}))
     log.say(f"installed {python}")
     return python
@@ -73,17 +78,29 @@ def _brought_along(root: Path, sha256: str, log: BootLog) -> Path | None:
     return Path(image["python"])
 
 
-def _install(root: Path, base: Python) -> Path:
+def _install(root: Path, base: Python, until: float) -> Path:
+    """pip comes with the archive: Debian's and Ubuntu's Pythons have no ensurepip until `python3-venv` is installed."""
     venv = root / "venv"
-    _run(root, [base.path, "-m", "venv", "--clear", str(venv)], "could not make an environment")
+    _run(root, [base.path, "-m", "venv", "--clear", "--without-pip", str(venv)], "could not make an environment", until)
     python = venv / "bin" / "python"
+    wheel = _pip_wheel()
+    # A wheel of pip is a pip that can be run; this is how ensurepip installs one, too.
+    pip = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    itself = ["env", f"PYTHONPATH={wheel}", *pip, "--no-index", "--no-deps", str(wheel)]
+    _run(root, itself, "pip could not install itself", until)
     if base.has_torch:
         _show_packages(python, base)
     wanted = root / "constraints.txt"
     wanted.write_text(pins(CONSTRAINTS.read_text(), base))
-    pip = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    _run(root, [*pip, "-r", str(REQUIREMENTS), "-c", str(wanted)], "pip could not install what a node needs")
+    _run(root, [*pip, "-r", str(REQUIREMENTS), "-c", str(wanted)], "pip could not install what a node needs", until)
     return python
+
+
+def _pip_wheel() -> Path:
+    found = sorted(ARCHIVE.glob("pip-*.whl"))
+    if not found:
+        raise BootError(f"there is no wheel of pip in {ARCHIVE}: this is no archive that Starling has packed")
+    return found[-1]
 
 
 def _show_packages(python: Path, base: Python) -> None:
@@ -97,17 +114,19 @@ def _show_packages(python: Path, base: Python) -> None:
     (Path(own) / "starling-base.pth").write_text("".join(f"{folder}\n" for folder in base.site))
 
 
-def _run(root: Path, command: list[str], failure: str) -> None:
+def _run(root: Path, command: list[str], failure: str, until: float) -> None:
+    """Raises BootError, with the command's last words, if it fails or runs at this monotonic time."""
+    limit = max(until - time.monotonic(), 0.0)
     output = root / "install.log"
     with output.open("ab") as file:
         try:
             code = subprocess.run(
-                command, cwd=str(root), stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=INSTALL_SECONDS
+                command, cwd=str(root), stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=limit
             ).returncode
         except subprocess.TimeoutExpired:
             code = None
     if code != 0:
-        how = f"it did not end within {INSTALL_SECONDS:.0f} s" if code is None else f"exit code {code}"
+        how = f"it did not end within the {limit:.0f} s left for it" if code is None else f"exit code {code}"
         last = output.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
         raise BootError("\n".join([f"{failure} ({how}):", *last]))
 

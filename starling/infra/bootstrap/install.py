@@ -1,11 +1,12 @@
 """Stage 1 of a node's boot: `python3 -m starling.infra.bootstrap.install`, run by stage 0.
 
+0. See to it that a reboot ends the machine: nobody would start the agent again.
 1. Check the GPUs, if the machine was bought for them: a sick machine is not worth installing on.
 2. Take the Python environment that the image brings, or make one.
 3. Check torch's CUDA against the driver.
 4. Write `agent.sh`, which runs the agent with everything set, and become the service that runs it.
 
-Runs on Python 3.8, with nothing but the standard library; writes nothing outside ROOT.
+Runs on Python 3.8, with nothing but the standard library; writes nothing outside ROOT but step 0's one script.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ from starling.infra.agent.gpus import complaint
 from starling.infra.bootstrap.driver import cuda_version, driver_complaint, driver_version
 from starling.infra.bootstrap.environment import environment_python
 from starling.infra.bootstrap.interface import talking_interface
-from starling.infra.bootstrap.machine import become_service
+from starling.infra.bootstrap.machine import become_service, power_off_at_reboot
 from starling.infra.bootstrap.stage0 import REPORTED, ROOT, BootError, BootLog, Bucket, Report, describe
 
 MAX_ROOT = 70
 """Characters of ROOT's path: temporary files lie below it, sockets among them, whose paths have 107 at most."""
+INSTALL_SECONDS = 600.0
+"""For all of the installation together. With all else that a boot does it stays below stage 0's BOOT_SECONDS."""
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Never written to disk: a node has its role's."""
 
 
 def main() -> int:
     boot: dict[str, str] = json.loads(os.environ["STARLING_BOOT"])
+    os.set_inheritable(int(os.environ.pop("STARLING_BOOTING")), False)  # so it closes when we become the service
     log = BootLog(ROOT)
     report = Report(boot, log)
     try:
@@ -49,11 +53,12 @@ def install(boot: dict[str, str], log: BootLog, bucket: Bucket) -> Path:
     """Make everything ready; return the script that runs the agent. Raises BootError and what was not foreseen."""
     if len(str(ROOT)) > MAX_ROOT:
         raise BootError(f"STARLING_ROOT has {len(str(ROOT))} characters, {MAX_ROOT} is the most: {ROOT}")
+    power_off_at_reboot(boot["instance_id"])
     os.environ.update(folders(ROOT))
     gpus = int(json.loads(bucket.get(layout.intent(boot["node"])))["offer"]["gpus"])
     if (problem := complaint(min(gpus, 1))) is not None:  # how many must be well the agent knows, from the spec
         raise BootError(problem)
-    python = environment_python(ROOT, log)
+    python = environment_python(ROOT, log, INSTALL_SECONDS)
     if gpus > 0:
         check_driver(str(python), log)
     interface = talking_interface(boot["address"])
@@ -87,7 +92,12 @@ def check_driver(python: str, log: BootLog) -> None:
 
 def agent_settings(environment: dict[str, str], python: Path, region: str, interface: str | None) -> dict[str, str]:
     """The agent's environment: ours, and what it needs on top; what somebody has set on purpose stays."""
-    added = {"AWS_DEFAULT_REGION": region}
+    added = {
+        "AWS_DEFAULT_REGION": region,
+        # botocore asks for the role's credentials once, for a second; a metadata service that is busy takes longer.
+        "AWS_METADATA_SERVICE_TIMEOUT": "5",
+        "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "10",
+    }
     if interface is not None:
         # Without the "=", NCCL takes the name for the beginning of one:
         # https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-socket-ifname

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from starling.infra.bootstrap.pip_wheel import write_pip_wheel
 from starling.infra.code import pack_code
 from starling.infra.errors import UsageError
 from starling.infra.store.base import Store
@@ -23,13 +24,16 @@ _FOLDER = Path(__file__).parents[2]
 def pack_package(store: Store) -> str:
     """Put this very Starling, checkout or installed wheel, into the store; return the SHA-256 that names the archive.
 
-    Beside the package it holds `requirements.txt`, what nodes install; the versions to install are package data
-    (`constraints.txt` beside this file). The same content gives the same hash. Costs one conditional put each time.
+    Beside the package it holds `requirements.txt`, what nodes install, and the pip to install it with (1.4 MB), because
+    not every image has one; the versions to install are package data (`constraints.txt` beside this file). The same
+    content gives the same hash. Costs one conditional put each time. Raises UsageError if there is no pip here that
+    serves.
     """
     with tempfile.TemporaryDirectory(prefix="starling-package-") as aside:
         # Links are followed: what they lead to is what a wheel would hold.
         shutil.copytree(_FOLDER, Path(aside) / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         (Path(aside) / REQUIREMENTS).write_text(requirements())
+        write_pip_wheel(Path(aside))
         return pack_code(Path(aside), store)
 
 

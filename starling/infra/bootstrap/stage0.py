@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Stage 0 of a node's boot: this file, its CONFIG filled in, is the whole user data of an instance.
 
-1. Who am I? The metadata service (IMDSv2) knows: the node by its tag, the address, the role's credentials.
-2. Fetch Starling's own archive from the store, check its SHA-256, unpack it under ROOT.
-3. Run stage 1 of it (`starling.infra.bootstrap.install`), which installs the rest and starts the agent.
+1. Who am I? The metadata service (IMDSv2) knows.
+2. Fetch Starling's own archive from the store, check it, unpack it under ROOT.
+3. Run stage 1 of it, which installs the rest and starts the agent.
 
-If any of it fails, the store learns why (the node's status and log), and the machine powers itself off.
+If any of it fails, the store learns why, and the machine powers itself off.
 Standard library only, Python 3.8 or later; writes nothing outside ROOT.
 """
 
@@ -17,6 +17,7 @@ import http.client
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -34,14 +35,24 @@ CONFIG: dict[str, str] = {}
 ROOT = Path(os.environ.get("STARLING_ROOT") or "/opt/starling")
 STAGE_1 = "starling.infra.bootstrap.install"
 REPORTED = 3
-"""Exit code of a stage that failed and has told the store why."""
+"""Exit code of a stage that has told the store why it failed."""
 
 POWEROFF = "shutdown -h now || systemctl poweroff --force --force"
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds between tries of a request: a fresh role takes a moment to be known everywhere."""
+"""Seconds between tries of a request: a fresh role is not known everywhere at once."""
 TAG_SECONDS = 60.0
 """How long a tag or a role may take to appear in the metadata service."""
 TIMEOUT_SECONDS = 20.0
+BOOT_SECONDS = 780
+"""For all of it; less than controllers wait for a node, so that they hear why."""
+
+UNIT = (
+    *("systemd-run", "--unit=starling-boot", "--collect", f"-pRuntimeMaxSec={BOOT_SECONDS + 180}"),
+    # At a shutdown SIGTERM comes to us alone, and while the network is still up.
+    *("-pKillMode=mixed", "-pAfter=network-online.target", "-pStandardOutput=journal+console"),
+    "-pExecStopPost=/bin/sh -c 'test $SERVICE_RESULT = success || shutdown -h now'",
+)
+"""The boot as a service: whatever kills it, the machine goes off."""
 
 
 class BootError(Exception):
@@ -55,15 +66,25 @@ class Missing(BootError):
 def main() -> int:
     code = 1
     try:
-        code = boot_up()
+        first = len(sys.argv) == 1 and not os.environ.get("STARLING_SERVICE")
+        code = 0 if first and handed_over() else boot_up()
     finally:  # whatever happens: without an agent this machine serves nobody, and costs
         if code != 0:
             power_off()
     return code
 
 
+def handed_over() -> bool:
+    """Whether systemd has taken this script over from cloud-init, which does not watch what it runs."""
+    try:
+        return subprocess.call([*UNIT, sys.executable, os.path.abspath(__file__), "unit"]) == 0
+    except OSError:
+        return False  # no systemd: it boots here and now
+
+
 def boot_up() -> int:
-    """0 once the service has the node, which then powers it off; else the store has been told why, if that can be."""
+    """0 once the service has the node; else the store has been told why, if that can be."""
+    give_up_at = time.monotonic() + BOOT_SECONDS
     ROOT.mkdir(parents=True, exist_ok=True)
     log = BootLog(ROOT)
     report: Report | None = None
@@ -74,14 +95,14 @@ def boot_up() -> int:
         log.say(f"node {boot['node']} on {boot['instance_id']} at {boot['address']}")
         package = fetch_package(Bucket(boot), boot["package_sha256"], ROOT / "package")
         log.say(f"unpacked {package}")
-        ended = run_stage_1(boot, package)
+        ended = run_stage_1(boot, package, give_up_at)
         if ended == 0:
             return 0
         if ended == -signal.SIGTERM:
             report.ended("the machine was shut down while it booted", unfit=False)
         elif ended != REPORTED:
-            raise BootError(f"stage 1 ended with {ended}; its last words are on the instance's console only")
-    except Exception as error:  # whatever it is, somebody should be told
+            raise BootError(f"stage 1 ended with {ended}; the instance's console has its last words")
+    except Exception as error:  # whatever it is
         log.say(f"cannot boot: {describe(error)}", "ERROR")
         if report is not None:
             report.ended(f"could not boot: {describe(error)}")
@@ -89,7 +110,7 @@ def boot_up() -> int:
 
 
 def power_off() -> None:
-    """End this machine. STARLING_POWEROFF, a shell command, takes the place of the real thing."""
+    """STARLING_POWEROFF, a shell command, takes the place of the real thing."""
     subprocess.call(os.environ.get("STARLING_POWEROFF") or POWEROFF, shell=True)
 
 
@@ -235,7 +256,7 @@ def exchange(
 
 
 def fetch_package(bucket: Bucket, sha256: str, packages: Path) -> Path:
-    """The folder with the archive of this hash unpacked; downloads it if it is not there. Raises BootError."""
+    """The folder with the archive of this hash unpacked, downloaded if need be. Raises BootError."""
     folder = packages / sha256
     if folder.is_dir():
         return folder
@@ -260,23 +281,34 @@ def unpack(data: bytes, folder: Path) -> None:
             target.write_bytes(content.read())
 
 
-def run_stage_1(boot: dict[str, str], package: Path) -> int:
-    """Run it to its end, by the Python that runs us, and return its exit code. It becomes the agent: SIGTERM is its."""
+def run_stage_1(boot: dict[str, str], package: Path, give_up_at: float) -> int:
+    """Run it to its end and return its exit code. It becomes the agent: SIGTERM is its.
+
+    Raises BootError if it is not the service by then, which it tells by closing a pipe.
+    """
+    waiting, booting = os.pipe()
     environment = {
         **os.environ,
         "STARLING_ROOT": str(ROOT),
         "STARLING_BOOT": json.dumps(boot),
         "STARLING_NODE": boot["node"],
+        "STARLING_BOOTING": str(booting),
         "PYTHONPATH": os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [sys.executable, "-m", STAGE_1]
-    process = subprocess.Popen(command, cwd=str(ROOT), env=environment, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=str(ROOT), env=environment, stdin=subprocess.DEVNULL, pass_fds=[booting])
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    os.close(booting)
+    over, _, _ = select.select([waiting], [], [], max(give_up_at - time.monotonic(), 0.0))
+    os.close(waiting)
+    if not over:
+        process.kill()  # no wait: what hangs in a driver or a disk cannot be killed
+        raise BootError(f"the boot took longer than {BOOT_SECONDS} s")
     return process.wait()
 
 
 class BootLog:
-    """Lines of the boot, in a file that all stages append to and on the console; shipped to the store in chunks."""
+    """Lines of the boot, in a file of all stages and on the console; shipped to the store in chunks."""
 
     def __init__(self, root: Path) -> None:
         self._file, self._sent = root / "boot.log", root / "boot.sent"
@@ -289,7 +321,7 @@ class BootLog:
         try:
             with self._file.open("a") as file:
                 file.write(line + "\n")
-        except OSError as error:  # a full disk, say: what matters is still told
+        except OSError as error:  # a full disk, say
             print(f"{self._file}: {error}", flush=True)
 
     def ship(self, put: Callable[[str, bytes], None], prefix: str) -> None:
@@ -312,13 +344,13 @@ class Report:
         self._log.ship(self._bucket.put, f"runs/{self._boot['run']}/logs/{self._boot['node']}/")
 
     def ended(self, reason: str, *, unfit: bool = True) -> None:
-        """The node's last words: its log, then a status that says why it has ended; `unfit`: the same awaits others."""
+        """The node's last words: its log, then a status; `unfit`: the same awaits others."""
         status = json.dumps(self._status(reason, unfit)).encode()
         for tell in (self.ship_log, lambda: self._bucket.put(f"nodes/{self._boot['node']}/status.json", status)):
             try:
                 tell()
-            except (BootError, OSError) as error:  # nobody is left to be told, except on the console
-                self._log.say(f"the store did not take the node's last words: {error}", "ERROR")
+            except (BootError, OSError) as error:  # only the console is left
+                self._log.say(f"the store took no last words: {error}", "ERROR")
 
     def _status(self, reason: str, unfit: bool) -> dict[str, Any]:
         """A `records.NodeStatus`."""

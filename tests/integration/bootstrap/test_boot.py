@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +12,9 @@ from starling.infra.records import NodeState
 from tests.integration.nodes.local_nodes import eventually
 from tests.support import confined
 from tests.support.booting import NODE, SUPPORT, BootMachine
+from tests.support.pythons import installed
 
 OLD_PYTHONS = ("python3.8", "python3.9", "python3.10")
-
-
-def installed(name: str) -> str | None:
-    """A Python of this version: on PATH, or one that pyenv keeps."""
-    kept = Path("~/.pyenv/versions").expanduser().glob(f"{name.removeprefix('python')}.*/bin/{name}")
-    for python in filter(None, [shutil.which(name), *map(str, kept)]):
-        if subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
-            return python
-    return None
 
 
 def test_a_node_boots_trains_and_powers_off_when_it_is_done(machine: BootMachine) -> None:

@@ -18,7 +18,7 @@ esac
 CUDA_PYTHON = f"""#!/bin/sh
 # Stands in for a Python whose torch is built for CUDA.
 case "$2" in
-*torch.version.cuda*) echo 13.0 ;;
+*version.py*) echo 13.0 ;;
 *) exec {sys.executable} "$@" ;;
 esac
 """

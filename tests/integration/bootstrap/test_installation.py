@@ -16,11 +16,15 @@ from pathlib import Path
 import pytest
 
 import starling
-from starling.infra.bootstrap.environment import pins
+from starling.infra.bootstrap import environment
+from starling.infra.bootstrap.environment import environment_python, pins
+from starling.infra.bootstrap.pip_wheel import write_pip_wheel
 from starling.infra.bootstrap.pythons import choose_python
+from starling.infra.bootstrap.stage0 import BootError, BootLog
 from starling.infra.code import pack_code
 from starling.infra.store import Store
 from tests.support.booting import BootMachine
+from tests.support.pythons import installed, without_ensurepip
 from tests.support.wheels import write_wheel
 
 ASK = "import importlib.metadata as m, json, tiny; print(json.dumps([tiny.__file__, m.version('torch')]))"
@@ -40,6 +44,7 @@ def short_package(store: Store, folder: Path, *, requirements: str, constraints:
     shutil.copytree(Path(starling.__file__).parent, folder / "starling", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "requirements.txt").write_text(requirements)
     (folder / "starling" / "infra" / "bootstrap" / "constraints.txt").write_text(constraints)
+    write_pip_wheel(folder)
     return pack_code(folder, store)
 
 
@@ -96,6 +101,62 @@ def test_an_installation_that_fails(machine: BootMachine, tmp_path: Path, wheels
     assert "pip could not install what a node needs (exit code 1):" in status.unfit
     assert "tiny==3" in status.unfit
     assert not (machine.root / "image.json").exists()
+
+
+@pytest.fixture
+def archive(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An unpacked archive whose requirements are `tiny`, from wheels of the test's own."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    write_pip_wheel(folder)
+    (folder / "requirements.txt").write_text("tiny\n")
+    (folder / "constraints.txt").write_text("tiny==1\n")
+    monkeypatch.setattr(environment, "ARCHIVE", folder)
+    monkeypatch.setattr(environment, "REQUIREMENTS", folder / "requirements.txt")
+    monkeypatch.setattr(environment, "CONSTRAINTS", folder / "constraints.txt")
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["python3.11", "python3.12", "python3.13"])
+def test_an_image_whose_python_has_neither_pip_nor_ensurepip(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As on Ubuntu's cloud images, where both are packages of their own."""
+    if (base := installed(name)) is None:
+        pytest.skip(f"there is no {name} here")
+    bare = without_ensurepip(base, tmp_path / "bare")
+    assert (
+        subprocess.run([str(bare), "-m", "venv", str(tmp_path / "v")], check=False, capture_output=True).returncode != 0
+    )
+    monkeypatch.setenv("STARLING_PYTHON", str(bare))
+    root = tmp_path / "root"
+    root.mkdir()
+    python = environment_python(root, BootLog(root))
+    ask = [str(python), "-m", "pip", "list", "--disable-pip-version-check", "--format", "freeze"]
+    listed = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
+    assert listed == [f"pip=={metadata.version('pip')}", "tiny==1"]
+    assert (python.parent / "pip").exists(), "setup commands may call it"
+
+
+def test_an_installation_has_one_limit_for_all_its_commands(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for it ends, and what pip said last is told."""
+    project = tmp_path / "slow"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (project / "backend.py").write_text("import time\ntime.sleep(300)\n")
+    (archive / "requirements.txt").write_text(f"{project}\n")
+    monkeypatch.setenv("STARLING_PYTHON", sys.executable)
+    root = tmp_path / "root"
+    root.mkdir()
+    with pytest.raises(BootError, match=r"it did not end within the \d+ s left for it") as failed:
+        environment_python(root, BootLog(root), 40.0)
+    assert str(project) in str(failed.value)
 
 
 def test_pins_give_way_to_a_torch_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from starling.infra.agent import decide as d
+from starling.infra.agent import supervisor, uplink
+from starling.infra.bootstrap import machine, service
 from starling.infra.records import (
     Market,
     NodeIntent,
@@ -224,6 +226,19 @@ def test_stall_counts_from_the_last_step_and_idle_from_the_last_activity() -> No
     assert "idle" in end_reason(JOINING, JOINING.booted_at + JOINING.idle + 1)
     again = replace(JOINING, progress=progress(at=NOW - 51))
     assert action(again, NOW - 51 + JOINING.idle) is None, "trained before its supervisor was restarted"
+
+
+def test_a_shutdown_leaves_no_time_for_a_long_drain() -> None:
+    """systemd kills what still runs after STOP_SECONDS; the agent's last words come out of them, too."""
+    slow = replace(TRAINING, signalled_at=NOW, grace=300.0)
+    assert d.drain_seconds(slow) > d.SHUTDOWN_SECONDS
+    asked = d.decide(slow, NOW)
+    assert asked.action == d.AskLeave(reason="the machine shuts down (SIGTERM)", deadline=NOW + d.SHUTDOWN_SECONDS)
+    left = replace(slow, leave=d.LeaveAsked(reason=asked.reason, deadline=NOW + d.SHUTDOWN_SECONDS))
+    assert d.decide(left, NOW + d.SHUTDOWN_SECONDS - 1).action is None
+    assert isinstance(d.decide(left, NOW + d.SHUTDOWN_SECONDS).action, d.End)
+    last_words = uplink.CLOSE_SECONDS + supervisor.OUTPUT_END_SECONDS + service.OUTPUT_END_SECONDS
+    assert d.SHUTDOWN_SECONDS + last_words < machine.STOP_SECONDS
 
 
 def test_a_shutdown_of_the_machine_drains() -> None:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from starling.infra.agent import gpus
+from starling.infra.bootstrap.driver import driver_version
+
+Process = subprocess.Popen[str]
 
 TWO = "0, GPU-aa, 81559 MiB\n1, GPU-bb, 81559 MiB"
 
@@ -50,3 +56,24 @@ def test_a_driver_that_hangs(nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch) 
     does(nvidia_smi, "exec sleep 20")
     monkeypatch.setattr(gpus, "TIMEOUT_SECONDS", 0.2)
     assert "did not answer" in (gpus.complaint(1) or "")
+
+
+def test_a_driver_that_hangs_and_cannot_be_killed(nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an uninterruptible sleep: SIGKILL changes nothing, and waiting for its end would last for ever."""
+    kill: Callable[[Process], None] = subprocess.Popen.kill
+    hanging: list[Process] = []
+    does(nvidia_smi, "exec sleep 60")
+    monkeypatch.setattr(gpus, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(gpus, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: hanging.append(process))
+    began = time.monotonic()
+    try:
+        assert "did not answer" in (gpus.complaint(1) or "")
+        with pytest.raises(subprocess.TimeoutExpired):
+            driver_version()
+        assert time.monotonic() - began < 30.0
+        assert len(hanging) == 2
+    finally:
+        for process in hanging:
+            kill(process)
+            process.communicate()

@@ -90,6 +90,8 @@ def test_the_agents_environment() -> None:
     assert (found["NCCL_SOCKET_IFNAME"], found["GLOO_SOCKET_IFNAME"]) == ("=ens5", "mine")
     assert found["AWS_DEFAULT_REGION"] == "eu-west-1"
     assert found["OMP_NUM_THREADS"] == "3"
+    patience = (found["AWS_METADATA_SERVICE_TIMEOUT"], found["AWS_METADATA_SERVICE_NUM_ATTEMPTS"])
+    assert patience == ("5", "10"), "botocore's own is one attempt of a second"
     assert "AWS_SECRET_ACCESS_KEY" not in found
 
 

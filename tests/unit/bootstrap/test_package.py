@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import pytest
+
+from starling.infra import layout
+from starling.infra.bootstrap import pip_wheel
 from starling.infra.bootstrap.environment import constraints_sha256
 from starling.infra.bootstrap.package import pack_package
+from starling.infra.bootstrap.pip_wheel import write_pip_wheel
 from starling.infra.code import unpack_code
+from starling.infra.errors import UsageError
 from starling.infra.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -51,3 +59,24 @@ def test_an_installed_wheel_packs_the_same_files_as_a_checkout(tmp_path: Path) -
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*install, "--target", str(site), str(checkout)], check=True, cwd=tmp_path)
     assert files_below(site / "starling") == files_below(checkout / "starling")
+
+
+def test_a_pip_travels_along(folder_store: Store, tmp_path: Path) -> None:
+    place = unpack_code(folder_store, pack_package(folder_store), tmp_path / "unpacked")
+    [wheel] = place.glob("pip-*.whl")
+    assert wheel.name == f"pip-{metadata.version('pip')}-py3-none-any.whl"
+    (tmp_path / "again").mkdir()
+    assert write_pip_wheel(tmp_path / "again").read_bytes() == wheel.read_bytes()
+    code = layout.code(pack_package(folder_store))
+    assert len(folder_store.get(code).data) < 6 * 2**20, "every boot fetches it"
+
+
+def test_a_python_whose_pip_is_of_no_use_sends_the_one_it_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pip_wheel, "LEAST_PIP", (9000,))
+    with pytest.raises(UsageError, match=f"{re.escape(metadata.version('pip'))} is too old"):
+        write_pip_wheel(tmp_path)
+    (tmp_path / "brought").mkdir()
+    (tmp_path / "brought" / "pip-9000.1-py3-none-any.whl").write_bytes(b"newer")
+    assert write_pip_wheel(tmp_path, tmp_path / "brought").read_bytes() == b"newer"
