@@ -61,6 +61,7 @@ def laptop(region: EmulatedRegion, short_folder: Path) -> Laptop:
     return Laptop(region, folder)
 
 
+@pytest.mark.timeout(900)
 def test_two_edited_lines_and_a_resume_move_a_run_to_four_gpus(laptop: Laptop, short_folder: Path) -> None:
     spec = short_folder / "laptop" / "spec.yaml"
     spec.write_text(SPEC)
@@ -69,7 +70,7 @@ def test_two_edited_lines_and_a_resume_move_a_run_to_four_gpus(laptop: Laptop, s
     wait_for(
         "the first steps",
         lambda: laptop.type("status", "growing", "--store", store)["step"] >= FIRST_STEPS,
-        patience=120,
+        patience=300,
     )
     stopped = laptop.type("stop", "growing", "--store", store)
     assert stopped["state"] == "stopped"
