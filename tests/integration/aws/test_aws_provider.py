@@ -307,10 +307,10 @@ def test_close_removes_the_templates_of_this_run_and_store_only(
     provider.launch(an_intent(f"{run}-2"), store_uri)
     AwsProvider(SECTION, elsewhere).launch(an_intent(run), elsewhere)
     provider.close(run)
-    pages = AwsClients("us-east-1").ec2.get_paginator("describe_launch_templates").paginate()
-    left = [template for page in pages for template in page["LaunchTemplates"]]
-    ours = [tags.as_dict(template["Tags"]) for template in left if tags.RUN in tags.as_dict(template["Tags"])]
-    kept = {(each[tags.RUN], each[tags.STORE]) for each in ours if each[tags.RUN].startswith(run)}
+    of_both = [{"Name": f"tag:{tags.RUN}", "Values": [run, f"{run}-2"]}]
+    left = AwsClients("us-east-1").ec2.describe_launch_templates(Filters=of_both)["LaunchTemplates"]  # type: ignore[arg-type]
+    ours = [tags.as_dict(template["Tags"]) for template in left]
+    kept = {(each[tags.RUN], each[tags.STORE]) for each in ours}
     assert kept == {(f"{run}-2", store_uri), (run, elsewhere)}
     provider.close(run)
 

@@ -46,6 +46,7 @@ def test_the_shipped_rehearsal_keeps_every_promise(short_folder: Path) -> None:
         output, errors = process.communicate()
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 0, errors
     told: dict[str, Any] = json.loads(output)
     assert all(told["promises"].values()), told["promises"]
