@@ -36,6 +36,13 @@ def client(service: str, region: str = REGION) -> Any:
     return session.create_client(service, region)
 
 
+def lead_to(cloud: EmulatedCloud, patch: pytest.MonkeyPatch) -> None:
+    """AWS clients of this process talk to it from now on."""
+    patch.delenv("AWS_PROFILE", raising=False)
+    for name, value in cloud.environment.items():
+        patch.setenv(name, value)
+
+
 def set_up(clients: AwsClients | None = None, stack: str = "starling") -> list[str]:
     """As `starling aws setup` does; returns what it said."""
     clients = clients or AwsClients(REGION, clock=FakeClock())
@@ -97,9 +104,7 @@ def as_node(role: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fresh_account(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedCloud]:
     """With S3 in moto too, so that its permissions are checked as well."""
     with EmulatedCloud() as cloud, monkeypatch.context() as patch:
-        for name, value in cloud.environment.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
+        lead_to(cloud, patch)
         patch.delenv("AWS_SESSION_TOKEN", raising=False)
         yield cloud
 

@@ -11,6 +11,7 @@ import pytest
 
 from starling.infra.region.cloud import EmulatedCloud
 from starling.infra.region.prices import PriceBook
+from tests.support.account import lead_to
 
 TYPES = {
     "g4dn.xlarge": {"on_demand": 0.526, "spot": 0.20},
@@ -38,9 +39,7 @@ def as_new(cloud: EmulatedCloud, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     cloud.heal()
     cloud.calls.clear()
     cloud.prices = PriceBook(_price_file(folder))
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    for name, value in cloud.environment.items():
-        monkeypatch.setenv(name, value)
+    lead_to(cloud, monkeypatch)
 
 
 def _price_file(folder: Path) -> Path:

@@ -27,11 +27,12 @@ from starling.infra.errors import (
 from starling.infra.providers.aws import tags
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.provider import AwsProvider
-from starling.infra.providers.aws.setup import carry_out, plan_setup
 from starling.infra.records import Market, NoticeKind
 from starling.infra.region.cloud import EmulatedCloud, MachineView
 from starling.infra.region.pools import Capacity
 from starling.orchestrator.provisioning import provider_for
+from tests.support.account import lead_to
+from tests.support.account import set_up as set_up_account
 from tests.support.aws_nodes import an_intent, an_offer
 
 ON_DEMAND = Market.ON_DEMAND
@@ -43,8 +44,7 @@ def set_up() -> Iterator[EmulatedCloud]:
     """A cloud in which `starling aws setup` has been run; it takes seconds."""
     with EmulatedCloud() as cloud, pytest.MonkeyPatch.context() as patch:
         lead_to(cloud, patch)
-        clients = AwsClients("us-east-1")
-        carry_out(clients, plan_setup(clients, "starling", None), lambda _: None)
+        set_up_account()
         yield cloud
 
 
@@ -59,12 +59,6 @@ def cloud(set_up: EmulatedCloud, monkeypatch: pytest.MonkeyPatch) -> EmulatedClo
         set_up.powered_off(machine.id)
     set_up.calls.clear()
     return set_up
-
-
-def lead_to(cloud: EmulatedCloud, patch: pytest.MonkeyPatch) -> None:
-    patch.delenv("AWS_PROFILE", raising=False)
-    for name, value in cloud.environment.items():
-        patch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")

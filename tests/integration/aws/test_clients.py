@@ -9,6 +9,7 @@ import pytest
 from starling.infra.errors import NoCapacity, ProviderUnavailable
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.region.cloud import EmulatedCloud
+from tests.support.account import lead_to
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +20,7 @@ def served() -> Iterator[EmulatedCloud]:
 
 @pytest.fixture
 def clients(served: EmulatedCloud, monkeypatch: pytest.MonkeyPatch) -> AwsClients:
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    for name, value in served.environment.items():
-        monkeypatch.setenv(name, value)
+    lead_to(served, monkeypatch)
     served.heal()
     served.calls.clear()
     return AwsClients("us-east-1")

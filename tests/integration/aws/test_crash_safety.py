@@ -19,13 +19,14 @@ from starling.infra.providers.aws import notices, tags
 from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.inventory import find_resources
 from starling.infra.providers.aws.provider import AwsProvider
-from starling.infra.providers.aws.setup import carry_out, plan_setup
 from starling.infra.region.cloud import EmulatedCloud, MachineView
 from starling.infra.region.pools import Capacity
 from starling.infra.store import Store, open_store
 from starling.orchestrator.controller import Controller
 from starling.orchestrator.reading import RunReader
 from starling.orchestrator.runs import create_run, request_stop
+from tests.support.account import lead_to
+from tests.support.account import set_up as set_up_account
 from tests.support.specs import spec
 
 NODES = 2
@@ -115,12 +116,9 @@ class World:
 @pytest.fixture(scope="module")
 def set_up() -> Iterator[EmulatedCloud]:
     with EmulatedCloud() as cloud, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_PROFILE", raising=False)
-        for name, value in cloud.environment.items():
-            patch.setenv(name, value)
+        lead_to(cloud, patch)
         patch.setattr(notices, "WAIT", 0)  # nobody sends any
-        clients = AwsClients("us-east-1")
-        carry_out(clients, plan_setup(clients, "starling", None), lambda _: None)
+        set_up_account()
         yield cloud
 
 

@@ -16,6 +16,7 @@ from starling.infra.providers.aws.clients import AwsClients
 from starling.infra.providers.aws.notices import ENDS_KEPT, KEPT, NoticeQueue
 from starling.infra.records import NoticeKind
 from starling.infra.region.cloud import EmulatedCloud
+from tests.support.account import lead_to
 
 INTERRUPTION = "EC2 Spot Instance Interruption Warning"
 REBALANCE = "EC2 Instance Rebalance Recommendation"
@@ -29,9 +30,7 @@ def served() -> Iterator[EmulatedCloud]:
 
 @pytest.fixture
 def clients(served: EmulatedCloud, monkeypatch: pytest.MonkeyPatch) -> AwsClients:
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    for name, value in served.environment.items():
-        monkeypatch.setenv(name, value)
+    lead_to(served, monkeypatch)
     served.heal()
     return AwsClients("us-east-1")
 
