@@ -170,10 +170,12 @@ def _serve(process: subprocess.Popen[bytes], channel: paramiko.Channel) -> None:
     status = process.wait()
     for pump in pumps:
         pump.join()
+    # The client sends (at least the end of) its input once it was told that the command runs: an end told before
+    # that looks like a refusal to it. sshd tells in this order by itself; here two threads talk.
+    feeder.join()
     with suppress(OSError, EOFError):
         channel.send_exit_status(status)
         channel.close()
-    feeder.join(1.0)
 
 
 def _pump(source: object, send: object) -> None:
