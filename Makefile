@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), but Starling needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "installing torch and everything else into .venv; the first time this takes a few minutes"
 	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[train,rehearse,ssh,plot,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[train,data,rehearse,ssh,plot,dev]" -c constraints.txt
 	@touch $@
 
 # The main job in front of your eyes: interrupted, killed, resumed, and equal to the last bit.

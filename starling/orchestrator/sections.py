@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from starling.infra.durations import parse_duration
+from starling.infra.sizes import parse_size
 
 
 class Problems(ValueError):
@@ -49,6 +50,7 @@ def _short(schema: Any) -> Callable[[object], object]:
 Duration = Annotated[
     float, BeforeValidator(parse_duration, json_schema_input_type=str | float), Field(gt=0, allow_inf_nan=False)
 ]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=str | int), Field(gt=0)]
 Deadline = Annotated[str, BeforeValidator(parse_deadline), Field(json_schema_extra={"format": "date-time"})]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -57,8 +59,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TaskSection(Section):
-    name: Annotated[str, Field(pattern=r"^(classification|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
-    """"classification", or `module:Class` of a task in the `code` folder."""
+    name: Annotated[str, Field(pattern=r"^(classification|grading|lesions|fusion|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+    """classification, grading (ordered grades), lesions (a detector of patches), fusion (of two trained networks), or
+    `module:Class` of a task in the `code` folder."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the task as they are."""
 
@@ -72,6 +75,9 @@ class ModelSection(Section):
     """For task classification "small-cnn" or "torchvision/<model>", such as torchvision/resnet18."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the model's constructor."""
+    weights: str | None = None
+    """What training starts from: imagenet; needs:NAME (the run that `needs` calls so); a .safetensors file's key in the
+    store, or its URI; null: from scratch."""
 
 
 Task = Annotated[TaskSection, _short(TaskSection)]
@@ -82,7 +88,11 @@ class DataSection(Section):
     dataset: Annotated[str, Field(min_length=1)]
     """Name of a prepared dataset in the store, or a full store URI of one elsewhere."""
     source: str | None = None
-    """What `run` prepares the dataset from if it is missing: "digits", or the path of an image folder."""
+    """What `run` prepares the dataset from if it is missing: "digits", an image folder, or a URI of one."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each class's training samples to learn from; smaller shares are parts of larger ones."""
+    cache: Size | None = None
+    """How much of a node's disk shards may take, such as 50GiB; null: half of what is free."""
 
     @model_validator(mode="after")
     def _plain_name(self) -> DataSection:
@@ -147,6 +157,14 @@ def _refuse_idle(section: Section, keys: tuple[str, ...], what: str) -> None:
 Schedule = Annotated[ScheduleSection, _short(ScheduleSection)]
 
 
+class PhaseSection(Section):
+    epochs: Count | None = None
+    """How long this phase lasts; null (only the last): until the end."""
+    rates: dict[str, NotNegative]
+    """Part of the model -> factor of its learning rate: head, backbone, or any prefix of its modules' names, the
+    longest counts; parts that are not named are frozen."""
+
+
 class TrainingSection(Section):
     epochs: Count
     """How often every training sample is seen."""
@@ -160,12 +178,20 @@ class TrainingSection(Section):
     """How gradients become updates."""
     schedule: Schedule = ScheduleSection()
     """How the learning rate moves."""
+    phases: list[PhaseSection] = Field(default_factory=list)
+    """Which parts of the model learn when, and how fast; none: all of it, always."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of forward and backward; gradients are reduced in fp32."""
     exact: bool = True
     """The same bits whatever happened to the nodes; false is plain data parallel training."""
     clip_norm: Positive | None = None
     """Largest norm of the reduced gradient; null: no clipping."""
+    strategy: Literal["replicated", "fsdp"] = "replicated"
+    """replicated: every rank holds the whole state; fsdp: each holds a part of it (PyTorch's FSDP2)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    channels_last: bool = False
+    """Memory layout of images that GPUs are faster with."""
     on_mismatch: Literal["refuse", "continue"] = "refuse"
     """A node whose device cannot give the same bits is replaced, or the run goes on, marked inexact."""
     threads_per_rank: Count = 1

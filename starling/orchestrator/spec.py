@@ -33,6 +33,9 @@ class Spec(Section):
     """What learns; required for task classification."""
     data: DataSection | None = None
     """What it learns from; required for task classification."""
+    needs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], str] = Field(default_factory=dict)
+    """Runs that must be done before this one begins: name -> spec file (relative to this one; `run` starts it too), or
+    the id of a run in the same store."""
     code: str | None = None
     """Folder with your own code, relative to the spec file; required for a task or a script of your own."""
     setup: list[str] = Field(default_factory=list)

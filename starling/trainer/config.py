@@ -35,6 +35,14 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """One of `training.phases` of the spec."""
+
+    epochs: int | None
+    rates: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """`training` of the spec."""
 
@@ -50,6 +58,10 @@ class Training:
     on_mismatch: str
     threads_per_rank: int
     device: str
+    phases: tuple[Phase, ...] = ()
+    strategy: str = "replicated"
+    activation_checkpointing: bool = False
+    channels_last: bool = False
 
     @property
     def shard_batch(self) -> int:
@@ -81,7 +93,13 @@ class Job:
     task_options: dict[str, Any]
     model: str | None
     model_options: dict[str, Any]
+    model_weights: str | None
     dataset: str | None
+    data_fraction: float
+    data_cache: int | None
+    """Bytes; None: half of what is free on the disk."""
+    needs: dict[str, str]
+    """Name -> id of a run that is done."""
     training: Training
     checkpoint: CheckpointPolicy
     min_nodes: int
@@ -93,7 +111,8 @@ class Job:
         """Read job.json."""
         job = json.loads(path.read_text())
         spec = job["spec"]
-        model = spec["model"] or {"name": None, "options": {}}
+        model = spec["model"] or {"name": None, "options": {}, "weights": None}
+        data = spec["data"] or {"dataset": None, "fraction": 1.0, "cache": None}
         nodes = spec["nodes"]
         return cls(
             run=job["run"],
@@ -107,7 +126,11 @@ class Job:
             task_options=spec["task"]["options"],
             model=model["name"],
             model_options=model["options"],
-            dataset=spec["data"]["dataset"] if spec["data"] else None,
+            model_weights=model["weights"],
+            dataset=data["dataset"],
+            data_fraction=data["fraction"],
+            data_cache=data["cache"],
+            needs=spec["needs"],
             training=_training(spec["training"]),
             checkpoint=CheckpointPolicy(**_only(CheckpointPolicy, spec["checkpoint"])),
             min_nodes=nodes["min"],
@@ -121,6 +144,7 @@ def _training(section: dict[str, Any]) -> Training:
     optimizer = _only(Optimizer, section["optimizer"])
     schedule = _only(Schedule, section["schedule"])
     values["optimizer"] = Optimizer(**{**optimizer, "betas": tuple(optimizer["betas"])})
+    values["phases"] = tuple(Phase(**_only(Phase, phase)) for phase in section["phases"])
     values["schedule"] = Schedule(**{**schedule, "step_epochs": tuple(schedule["step_epochs"])})
     return Training(**values)
 

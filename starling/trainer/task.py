@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from starling.infra.errors import UsageError
 from starling.infra.store import Store
 
 Batch = dict[str, torch.Tensor]
@@ -39,6 +40,8 @@ class Scored:
     """[b] float: the training loss of each sample; the loop minimises their mean over the global batch."""
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
     """Name -> [b]: further per-sample numbers whose means over a split are reported as metrics (accuracy: 0 or 1)."""
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name -> [b, ...] float: what `Task.summarise` needs of each sample of an evaluation; not used in training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,14 @@ class TaskContext:
     cache_dir: Path
     """Node-local folder, shared by all ranks of the node and kept across rounds."""
     seed: int
+    model_weights: str | None = None
+    """`model.weights` of the spec."""
+    data_fraction: float = 1.0
+    """`data.fraction` of the spec."""
+    cache_bytes: int | None = None
+    """How much of the disk shards may take; None: half of what is free."""
+    needs: dict[str, str] = field(default_factory=dict)
+    """Name -> id of a run in the store that is done."""
 
 
 class Task(ABC):
@@ -74,6 +85,18 @@ class Task(ABC):
     def build_model(self) -> torch.nn.Module:
         """A freshly initialised model on the CPU, float32. The loop has seeded torch before this call."""
 
+    def initialise(self, model: torch.nn.Module) -> None:
+        """Give the model of a run that begins the weights it starts from (`model.weights`); others resume their own.
+        Raises UsageError if there are no such weights."""
+        if self.context.model_weights is not None:
+            raise UsageError(
+                "model.weights: this task has no way to start from weights; define Task.initialise, or drop it"
+            )
+
+    def parts(self, model: torch.nn.Module) -> dict[str, list[str]]:
+        """Name -> prefixes of the parameters' names: what `training.phases` may call so ("head", "backbone")."""
+        return {}
+
     @abstractmethod
     def train_samples(self) -> Samples: ...
 
@@ -84,3 +107,8 @@ class Task(ABC):
     @abstractmethod
     def score(self, model: torch.nn.Module, batch: Batch) -> Scored:
         """Run the model on a batch that is on its device."""
+
+    def summarise(self, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Metrics that are no means over samples (AUC, kappa), from the `Scored.outputs` of a whole split, on the CPU,
+        in the order of its samples. Every rank calls it with the same tensors."""
+        return {}

@@ -287,9 +287,13 @@ def _task_context(job: Job, store: Store) -> TaskContext:
         options=job.task_options,
         model_name=job.model,
         model_options=job.model_options,
+        model_weights=job.model_weights,
         dataset=job.dataset,
+        data_fraction=job.data_fraction,
+        needs=job.needs,
         store=store,
         cache_dir=job.work_dir.parent / "cache",
+        cache_bytes=job.data_cache,
         seed=job.training.seed,
     )
 
