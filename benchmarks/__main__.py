@@ -17,7 +17,7 @@ from benchmarks.page import page
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
-NAMES = ("recovery", "checkpoint", "step", "rendezvous", "controller")
+NAMES = ("recovery", "checkpoint", "step", "data", "rendezvous", "controller")
 """In the order of the page."""
 
 

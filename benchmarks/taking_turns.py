@@ -27,7 +27,7 @@ from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
 from starling.trainer.seeding import seed_torch
 from starling.trainer.step import ExactStepper, PlainStepper
 from starling.trainer.task import Batch, Samples, Scored, Task, TaskContext
-from starling.trainer.tasks.classification import cross_entropy
+from starling.trainer.tasks.losses import cross_entropy
 from starling.trainer.tree import owned_shards
 
 CLASSES = 100
@@ -52,6 +52,11 @@ class Match:
     """Steps in a turn."""
     turns: int
     """Turns of each side that count; one more before them warms up."""
+    device: str = "cpu"
+    precision: str = "fp32"
+    activation_checkpointing: bool = False
+    """Of our side only, as `channels_last`."""
+    channels_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +80,7 @@ class Timings:
 
 def play(match: Match, rank: int, folder: Path) -> Timings:
     """Take part as one rank (address and port from the environment); every rank returns, rank 0's numbers count."""
-    device = set_up_device("cpu", exact=match.exact, threads=match.threads)
+    device = set_up_device(match.device, exact=match.exact, threads=match.threads)
     with process_group(rank, match.world_size, device, timeout=600.0) as comm:
         return _timings(match, comm, device, folder)
 
@@ -83,8 +88,8 @@ def play(match: Match, rank: int, folder: Path) -> Timings:
 def _timings(match: Match, comm: Comm, device: torch.device, folder: Path) -> Timings:
     """A function of its own, so that both sides are gone when the process group is destroyed."""
     task = InMemoryImages(match)
-    loop = _our_loop(match, comm, task, device, folder)
-    turns = Turns(match, comm, PlainLoop(match, comm, task).steps, folder / f"steps-{comm.rank}")
+    loop = our_loop(match, comm, task, device, folder)
+    turns = Turns(match, comm, PlainLoop(match, comm, task, device).steps, folder / f"steps-{comm.rank}")
     loop.counter = turns
     loop.run()
     loop.stepper.close()
@@ -143,25 +148,28 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 class PlainLoop:
     """What one would write without us, with DistributedDataParallel if need be."""
 
-    def __init__(self, match: Match, comm: Comm, task: InMemoryImages) -> None:
+    def __init__(self, match: Match, comm: Comm, task: InMemoryImages, device: torch.device) -> None:
         self._task = task
+        self._device = device
         self._batch = match.global_batch
         per_shard = match.global_batch // match.virtual_shards
         mine = owned_shards(comm.rank, comm.world_size, match.virtual_shards)
         self._share = slice(mine.start * per_shard, mine.stop * per_shard)
         self._passes = match.plain_passes
-        model = task.build_model()
+        model = task.build_model().to(device)
         self._model = DistributedDataParallel(model) if comm.world_size > 1 else model
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
         self._order = torch.randperm(len(task), generator=torch.Generator().manual_seed(0))
         self._step = 0
 
     def steps(self, count: int) -> None:
-        deterministic = torch.are_deterministic_algorithms_enabled()
+        deterministic, tf32 = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
         torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.allow_tf32 = True  # torch's default
         for _ in range(count):
             self._one_step()
         torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.allow_tf32 = tf32
 
     def _one_step(self) -> None:
         begin = self._step * self._batch % len(self._task)
@@ -176,8 +184,9 @@ class PlainLoop:
         self._step += 1
 
     def _one_pass(self, indices: torch.Tensor) -> None:
-        logits = self._model(normalised(self._task.images[indices]))
-        loss = torch.nn.functional.cross_entropy(logits, self._task.labels[indices]) / self._passes
+        logits = self._model(normalised(self._task.images[indices].to(self._device)))
+        labels = self._task.labels[indices].to(self._device)
+        loss = torch.nn.functional.cross_entropy(logits, labels) / self._passes
         loss.backward()
         loss.item()
 
@@ -206,17 +215,21 @@ class Turns(StepCounter):
 
     def _begin(self) -> None:
         self._comm.barrier()
-        self._mark = _now()
+        self._mark = now(self._match.device)
 
     def _note(self, turns: list[Turn], warm: bool) -> None:
         if warm:
             seconds, cpu, sent = (
-                (after - before) / self._match.stretch for after, before in zip(_now(), self._mark, strict=True)
+                (after - before) / self._match.stretch
+                for after, before in zip(now(self._match.device), self._mark, strict=True)
             )
             turns.append(Turn(seconds=seconds, cpu=cpu, sent=sent))
 
 
-def _now() -> tuple[float, float, int]:
+def now(device: str) -> tuple[float, float, int]:
+    """Wall clock, CPU seconds and loopback bytes, once the device has done all that it was told to."""
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time(), loopback_bytes()
 
 
@@ -225,7 +238,7 @@ def loopback_bytes() -> int:
     return int(Path("/sys/class/net/lo/statistics/tx_bytes").read_text())
 
 
-def _our_loop(match: Match, comm: Comm, task: Task, device: torch.device, folder: Path) -> Loop:
+def our_loop(match: Match, comm: Comm, task: Task, device: torch.device, folder: Path) -> Loop:
     steps = match.stretch * (match.turns + 1)
     training = Training(
         epochs=-(-steps // 4),
@@ -236,12 +249,14 @@ def _our_loop(match: Match, comm: Comm, task: Task, device: torch.device, folder
             name="sgd", lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8
         ),
         schedule=Schedule(name="constant", warmup_steps=0, final_factor=0.0, step_epochs=(), step_factor=0.1),
-        precision="fp32",
+        precision=match.precision,
         exact=match.exact,
         clip_norm=None,
         on_mismatch="refuse",
         threads_per_rank=match.threads,
-        device="cpu",
+        device=match.device,
+        activation_checkpointing=match.activation_checkpointing,
+        channels_last=match.channels_last,
     )
     kind = ExactStepper if match.exact else PlainStepper
     first = comm.rank == 0

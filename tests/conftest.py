@@ -8,6 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from starling.infra.store import Store, open_store
 def _temporary_files_end_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Processes that tests kill cannot clear away theirs. (Not below tmp_path: sockets need a short path.)"""
     tmp_path_factory.getbasetemp()  # made where it always is, so that what a failed test wrote is found there
+    get_temp_dir()  # this process' own, which multiprocessing clears away itself, at its very end
     folder = tempfile.mkdtemp(prefix="st-")
     before, os.environ["TMPDIR"], tempfile.tempdir = os.environ.get("TMPDIR"), folder, None
     yield

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from starling.cli.aws_app import aws_app, doctor, gc
+from starling.cli.data_app import data_app
+from starling.cli.judging_app import evaluate, predict
 
 app = typer.Typer(
     name="starling",
@@ -18,7 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Datasets in the store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(aws_app, name="aws")
 app.command()(doctor)
@@ -176,6 +177,10 @@ def fetch(
     from starling.cli.fetching import fetch_verb
 
     fetch_verb(run, folder, number, store, as_json=json)
+
+
+app.command()(evaluate)
+app.command()(predict)
 
 
 @app.command()
@@ -336,21 +341,3 @@ def schema(json: Json = False, store: StoreUri = None) -> None:
     from starling.orchestrator.spec import schema as spec_schema
 
     emit(spec_schema())
-
-
-@data_app.command()
-def prepare(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE DEST", help="An image folder, and the dataset's name.", show_default=False),
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", help='"digits", or an image folder; then only DEST.', show_default=False)
-    ] = None,
-    store: StoreUri = None,
-    json: Json = False,
-) -> None:
-    """Turn an image folder, or scikit-learn's handwritten digits, into a dataset in the store."""
-    from starling.cli.datasets import prepare_verb
-
-    prepare_verb(names or [], source, store, as_json=json)

@@ -1,40 +1,15 @@
-"""`data prepare`, and what `plan` and `run` need of datasets."""
+"""What `plan` and `run` need of datasets: how large one is, and that it is there."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
-from starling.cli.opening import store_for
-from starling.cli.output import emit, note, say
+from starling.cli.output import note
 from starling.infra.errors import UsageError
 from starling.infra.store import Store
 from starling.orchestrator.datasets import dataset_size, is_place
 from starling.orchestrator.spec import Spec
-
-
-def prepare_verb(names: list[str], source: str | None, store: str | None, *, as_json: bool) -> None:
-    """`prepare SOURCE DEST`, or `prepare [DEST] --from SOURCE`."""
-    from starling.trainer.data.prepare import prepare
-
-    if source is None:
-        if len(names) != 2:
-            raise UsageError("give SOURCE and DEST (starling data prepare FOLDER NAME), or --from digits [NAME]")
-        source, name = names
-    elif len(names) > 1:
-        raise UsageError(f"with --from there is only one name, the dataset's; drop {names[0]}")
-    elif names:
-        name = names[0]
-    elif source == "digits":
-        name = "digits"
-    else:
-        raise UsageError(f"name the dataset: starling data prepare NAME --from {shlex.quote(source)}")
-    summary = prepare(source, store_for(store), name, progress=note)
-    if as_json:
-        emit(summary)
-    else:
-        splits = ", ".join(f"{split}: {count}" for split, count in summary["splits"].items())
-        say(f"dataset {name} is at {summary['uri']} ({splits})")
 
 
 def size_now(spec: Spec, spec_file: Path, store: Store) -> int | None:
@@ -43,10 +18,9 @@ def size_now(spec: Spec, spec_file: Path, store: Store) -> int | None:
         return None
     size = dataset_size(store, spec.data.dataset)
     if size is None and spec.data.source is not None:
-        from starling.trainer.data.source import find_images
+        from starling.trainer.data.prepare import count_training
 
-        images = find_images(_source(spec.data.source, spec_file)).images
-        size = sum(image.split == "train" for image in images)
+        size = count_training(_source(spec.data.source, spec_file))
     return size
 
 
@@ -58,13 +32,13 @@ def ensure_dataset(spec: Spec, spec_file: Path, store: Store) -> int | None:
     size = dataset_size(store, name)
     if size is not None:
         return size
-    if source is None or is_place(name):
-        digits = name == "digits"
-        command = ["starling", "data", "prepare", name, "--from", "digits" if digits else "FOLDER_OF_IMAGES"]
+    if source is None:
         where = f"at {name}" if is_place(name) else f"called {name} in {store.uri}"
+        at = [] if is_place(name) else ["--store", store.uri]
+        command = ["starling", "data", "prepare", "digits" if name == "digits" else "FOLDER_OF_IMAGES", name, *at]
         raise UsageError(
-            f"{spec_file}: data.dataset: there is no dataset {where}; prepare it with: "
-            f"{shlex.join([*command, '--store', store.uri])} (or give data.source)"
+            f"{spec_file}: data.dataset: there is no dataset {where}; prepare it with: {shlex.join(command)} "
+            "(or give data.source)"
         )
     from starling.trainer.data.prepare import prepare
 
@@ -74,4 +48,6 @@ def ensure_dataset(spec: Spec, spec_file: Path, store: Store) -> int | None:
 
 def _source(source: str, spec_file: Path) -> str:
     """A relative image folder is meant relative to the spec."""
-    return source if source == "digits" else str(spec_file.parent / Path(source).expanduser())
+    if source == "digits" or "://" in source:
+        return source
+    return str(spec_file.parent / Path(source).expanduser())

@@ -76,6 +76,8 @@ class PlainDisplay:
 def headline(told: dict[str, Any]) -> str:
     """The state of a run in one line."""
     parts = [f"{told['run']} {told['state']}"]
+    if told["state"] == "pending" and told["reason"]:
+        parts.append(told["reason"])
     if told["total_steps"]:
         parts.append(f"step {told['step']}/{told['total_steps']}, epoch {told['epoch']}")
     if told["loss"] is not None:

@@ -62,6 +62,10 @@ def rehearse_verb(wish: Wish, *, keep: bool, as_json: bool) -> int:
     """The exit code: 0 only if every promise was kept."""
     _need_extra()
     spec = load_spec(wish.spec_file, [*wish.overrides, "provider.name=aws"])
+    if spec.needs:
+        raise UsageError(
+            f"{wish.spec_file}: needs: a rehearsal plays one run; rehearse the specs that it needs, one after the other"
+        )
     read_script(wish.script)
     for trace in wish.traces:
         read_trace(trace)

@@ -26,7 +26,7 @@ def list_verb(store_uri: str | None, *, as_json: bool) -> None:
     rows += [
         [
             entry["run"],
-            entry["state"],
+            _state(entry),
             "-" if entry.get("step") is None else f"{entry['step']}/{entry.get('total_steps') or '-'}",
             str(len(entry.get("nodes", []))),
             str(entry.get("interruptions", "-")),
@@ -81,6 +81,9 @@ def status_text(told: dict[str, Any]) -> str:
         lines += [snapshot_text(told["snapshot"]), f"interruptions: {told['interruptions']}"]
     else:
         lines.append(f"interruptions: {told['interruptions']}, steps redone: {told['steps_redone']}")
+    if told["data_wait_share"] is not None:
+        lines.append(f"waiting for data: {told['data_wait_share']:.0%} of the step time")
+    lines += [_need_text(name, need) for name, need in told["needs"].items()]
     if told["nodes"]:
         rows = [["node", "state", "type", "zone", "market", "address", "since"]]
         rows += [
@@ -99,6 +102,18 @@ def status_text(told: dict[str, Any]) -> str:
     if told["ledger"]:
         lines += [ledger_table(told["ledger"]), f"cost: {cost_text(told)}"]
     return "\n".join(lines)
+
+
+def _state(told: dict[str, Any]) -> str:
+    """With what a run that has not begun waits for."""
+    waits = [need["run"] for need in told.get("needs", {}).values() if need["state"] != "done"]
+    return f"{told['state']} (waits for {', '.join(waits)})" if told["state"] == "pending" and waits else told["state"]
+
+
+def _need_text(name: str, need: dict[str, Any]) -> str:
+    step = f", step {need['step']}" if need["step"] is not None else ""
+    total = f" of {need['total_steps']}" if step and need["total_steps"] else ""
+    return f"needs {name}: run {need['run']}, {need['state']}{step}{total}"
 
 
 def ledger_table(bills: list[dict[str, Any]]) -> str:

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from starling.cli.datasets import ensure_dataset, size_now
 from starling.cli.opening import OpenRun, store_for
 from starling.cli.output import emit, money, note, say, span, table
 from starling.cli.watching import watch
-from starling.infra.errors import ProviderError
+from starling.infra.errors import ProviderError, UsageError
 from starling.infra.records import EventKind
 from starling.infra.store import Store
 from starling.orchestrator.datasets import dataset_size
 from starling.orchestrator.launching import start_controller
 from starling.orchestrator.ledger import on_demand_price
-from starling.orchestrator.loading import code_folder, load_spec
+from starling.orchestrator.loading import load_spec
 from starling.orchestrator.plan import Measured, Plan, make_plan
 from starling.orchestrator.provisioning import provider_for
 from starling.orchestrator.report import status
-from starling.orchestrator.runs import create_run, resume_run
+from starling.orchestrator.runs import check_reach, resume_run
 from starling.orchestrator.spec import Spec
+from starling.orchestrator.stages import Stage, check_named_runs, create_stages, load_stages, runs_to_control
 
 
 def plan_verb(
     spec_file: Path, overrides: list[str], provider: str | None, store_uri: str | None, *, as_json: bool
 ) -> None:
-    spec, store = _open(spec_file, overrides, provider, store_uri)
-    plan = _plan(spec, size_now(spec, spec_file, store), store)
+    stages, store = _open(spec_file, overrides, provider, store_uri)
+    plans = [_plan(stage.spec, size_now(stage.spec, stage.spec_file, store), store) for stage in stages]
     if as_json:
-        emit(plan.to_json())
+        emit(_plans_json(stages, plans))
     else:
-        say(plan_text(plan))
+        say(plans_text(stages, plans))
 
 
 def run_verb(
@@ -44,11 +46,11 @@ def run_verb(
     as_json: bool,
 ) -> int:
     """Create, start, watch; returns the exit code. Nothing is written before everything about the input is known."""
-    spec, store = _open(spec_file, overrides, provider, store_uri)
-    plan = _plan(spec, ensure_dataset(spec, spec_file, store), store)
-    note(plan_text(plan))
-    record = create_run(store, spec, name=name, code=code_folder(spec, spec_file))
-    return _start(store, record.run, detach=detach, as_json=as_json)
+    stages, store = _open(spec_file, overrides, provider, store_uri)
+    plans = [_plan(stage.spec, ensure_dataset(stage.spec, stage.spec_file, store), store) for stage in stages]
+    note(plans_text(stages, plans))
+    *_, run = create_stages(store, stages, name=name)
+    return _start(store, run, detach=detach, as_json=as_json)
 
 
 def resume_verb(
@@ -62,6 +64,18 @@ def resume_verb(
     if opened.verdict() is None:
         note(_plan_text_from_here(opened))
     return _start(store, run, detach=detach, as_json=as_json)
+
+
+def plans_text(stages: list[Stage], plans: list[Plan]) -> str:
+    """The plans of all stages for people, in the order in which they are done."""
+    if len(stages) == 1:
+        return "\n".join([plan_text(plans[0]), *_named(stages[0])])
+    told = []
+    for number, (stage, plan) in enumerate(zip(stages, plans, strict=True), start=1):
+        title = f"needs.{stage.title}" if stage.path else "the run itself"
+        head = f"stage {number} of {len(stages)}: {title}, {stage.spec_file}"
+        told.append("\n".join([head, *(f"  {line}" for line in [*plan_text(plan).splitlines(), *_named(stage)])]))
+    return "\n".join([*told, *_together(plans)])
 
 
 def plan_text(plan: Plan) -> str:
@@ -96,6 +110,25 @@ def plan_text(plan: Plan) -> str:
     return "\n".join([*lines, *(f"warning: {warning}" for warning in plan.warnings)])
 
 
+def _named(stage: Stage) -> list[str]:
+    return [f"needs.{name}: run {run}" for name, run in stage.named_runs.items()]
+
+
+def _together(plans: list[Plan]) -> list[str]:
+    """What all stages may cost, where every one of them has a limit."""
+    costs = [plan.most_cost for plan in plans if plan.most_cost is not None]
+    return [f"all stages together: at most {money(sum(costs))}"] if len(costs) == len(plans) else []
+
+
+def _plans_json(stages: list[Stage], plans: list[Plan]) -> dict[str, Any]:
+    """The spec's own plan, with those of what it needs."""
+    needed = [
+        {"need": stage.title, "spec_file": str(stage.spec_file), **plan.to_json()}
+        for stage, plan in zip(stages[:-1], plans[:-1], strict=True)
+    ]
+    return {**plans[-1].to_json(), "needs": needed}
+
+
 def _on_demand(plan: Plan) -> str:
     if plan.on_demand_per_hour_max is None or plan.price_per_hour_max is None:
         return ""
@@ -125,10 +158,21 @@ def _indented(rows: list[list[str]]) -> list[str]:
     return [f"  {line}" for line in table(rows).splitlines()]
 
 
-def _open(spec_file: Path, overrides: list[str], provider: str | None, store_uri: str | None) -> tuple[Spec, Store]:
-    chosen = [f"provider.name={provider}"] if provider is not None else []
-    spec = load_spec(spec_file, [*overrides, *chosen])
-    return spec, store_for(store_uri, spec, spec_file)
+def _open(
+    spec_file: Path, overrides: list[str], provider: str | None, store_uri: str | None
+) -> tuple[list[Stage], Store]:
+    stages = load_stages(spec_file, overrides, provider)
+    store = store_for(store_uri, stages[-1].spec, spec_file)
+    for stage in stages[:-1]:
+        own = store_for(store_uri, stage.spec, stage.spec_file) if stage.spec.store is not None else store
+        if own.uri != store.uri:
+            raise UsageError(
+                f"{stage.spec_file}: store: {own.uri} is not {store.uri}, where the run that needs it lies; drop it, "
+                "or give --store for all"
+            )
+        check_reach(store, stage.spec)
+    check_named_runs(store, stages)
+    return stages, store
 
 
 def _plan(spec: Spec, samples: int | None, store: Store, measured: Measured | None = None) -> Plan:
@@ -151,7 +195,8 @@ def _plan_text_from_here(run: OpenRun) -> str:
 
 
 def _start(store: Store, run: str, *, detach: bool, as_json: bool) -> int:
-    start_controller(run, store.uri)
+    for each in runs_to_control(store, run):
+        start_controller(each, store.uri)
     if not detach:
         return watch(OpenRun(store, run), as_json=as_json)
     if as_json:

@@ -15,6 +15,7 @@ from starling.orchestrator.facts import NodeFacts
 from starling.orchestrator.launching import controller_pid, start_controller
 from starling.orchestrator.report import View, result, run_state, status
 from starling.orchestrator.runs import request_stop
+from starling.orchestrator.stages import runs_to_control
 
 DEFAULT_NOTICE_SECONDS = 120.0
 """What AWS gives."""
@@ -34,6 +35,9 @@ def stop_verb(run: str, store_uri: str | None, *, wait: bool, as_json: bool) -> 
             view = wait_until_over(opened, incarnation=incarnation)
             if view.facts.run.incarnation > incarnation:
                 note(f"run {run} had stopped, and was resumed in the meantime")
+    go_on = [each for each in runs_to_control(store, run) if each != run]
+    if go_on:
+        note(f"the runs that {run} needs go on: {', '.join(go_on)} (`starling stop` stops each of them)")
     if as_json:
         emit(result(view) if wait else status(view))
     else:

@@ -8,6 +8,8 @@ runs/<run>/verdicts/<incarnation>.json     how the incarnation ended; created on
 runs/<run>/rendezvous/<incarnation>/       group formation, and the words of a script's rounds
 runs/<run>/fingerprint.json                the device fingerprint the run is exact on; created once
 runs/<run>/data.json                       what identifies the data the run is trained on; created once
+runs/<run>/weights.json                    the weights the run began with, where model.weights names any; created once
+runs/<run>/needs.json                      which states of the runs that it needs it takes over; created once
 runs/<run>/checkpoints/<step>/             parts, then manifest.json
 runs/<run>/snapshots/<number>.json         one snapshot of a script's folder; created once, after all its files
 runs/<run>/snapshots/files/<sha256>        the files of all snapshots, content-addressed
@@ -58,6 +60,14 @@ def fingerprint(run: str) -> str:
 
 def data_pin(run: str) -> str:
     return f"runs/{run}/data.json"
+
+
+def weights_pin(run: str) -> str:
+    return f"runs/{run}/weights.json"
+
+
+def needs_pin(run: str) -> str:
+    return f"runs/{run}/needs.json"
 
 
 def checkpoints(run: str) -> str:

@@ -29,6 +29,8 @@ MARKER = "STARLING_NODE"
 """Environment variable that every process of a node carries; its value is the node's id."""
 HOME = "STARLING_HOME"
 """Root of everything local. With MARKER it tells apart nodes of the same id under two roots."""
+SHARED_MACHINE = "STARLING_SHARED_MACHINE"
+"""Set for nodes that are processes of one machine: each sees all of its GPUs, and so do the others."""
 PARENT = "STARLING_PARENT"
 """Pid of the parent that a child should die with, handed over at its start."""
 

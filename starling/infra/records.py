@@ -147,6 +147,8 @@ class Progress(Record):
     """Recent mean duration of a step."""
     checkpoint_step: int | None = None
     """Newest committed step this rank knows of."""
+    data_wait_share: float | None = None
+    """Part of this round's step time (0 to 1) for which this rank has waited for data."""
     active_at: float | None = None
     """When something last went on that is no step: a batch of an evaluation; of a script of the user's, whose steps
     nobody knows, that it printed something or changed its folder."""

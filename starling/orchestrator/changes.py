@@ -20,6 +20,10 @@ def changed_spec(before: Spec, run: str, overrides: list[str], spec_file: Path |
     if spec_file is None:
         return _overridden(before, run, overrides)
     after = load_spec(spec_file, overrides)
+    overridden = any(path.partition(".")[0] == "needs" for path in override_paths(overrides))
+    if after.needs.keys() == before.needs.keys() and not overridden:
+        # The runs that were made, or named, then: what this run is, not where it runs.
+        after = after.model_copy(update={"needs": before.needs})
     forbidden = [text for path, text in _differences(before, after) if not _may_change(path)]
     if forbidden:
         raise UsageError(

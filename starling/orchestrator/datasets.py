@@ -6,7 +6,8 @@ import json
 
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound
-from starling.infra.store import Store, open_store
+from starling.infra.store import Store
+from starling.infra.store.anywhere import Storage, open_storage
 
 INDEX = "index.json"
 """Written last by `starling data prepare`: a dataset exists once its index does."""
@@ -14,8 +15,9 @@ INDEX = "index.json"
 
 def dataset_size(store: Store, dataset: str) -> int | None:
     """Training samples of a dataset given by name or as a URI; None if there is no such dataset."""
+    place: Storage
     if is_place(dataset):
-        place, key = open_store(dataset), INDEX
+        place, key = open_storage(dataset), INDEX
     else:
         place, key = store, layout.dataset(dataset) + INDEX
     try:

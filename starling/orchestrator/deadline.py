@@ -22,7 +22,7 @@ def nodes_needed(facts: Facts, now: float) -> int:
         return 0
     progress = _measured(facts)
     if progress is None:
-        begun = facts.run.created_at + UNMEASURED_SHARE * (deadline - facts.run.created_at)
+        begun = facts.begins_at + UNMEASURED_SHARE * (deadline - facts.begins_at)
         return facts.spec.nodes.min if now >= begun else 0
     available = stop_at(facts, deadline) - now
     most = facts.spec.nodes.max

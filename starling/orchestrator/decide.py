@@ -19,6 +19,7 @@ from starling.orchestrator.actions import Action, Finish, Forget, GiveVerdict, R
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.filling import fill
 from starling.orchestrator.limits import limit_reached
+from starling.orchestrator.needs import WAIT_LOOKS, WAIT_SECONDS, broken_need, waits_for
 from starling.orchestrator.setbacks import hopeless, last_traceback
 from starling.orchestrator.upkeep import END_GRACE_SECONDS, upkeep
 
@@ -49,6 +50,12 @@ def decide(facts: Facts, now: float) -> Decision:
     if over := limit_reached(facts, now):
         stop = RequestStop(incarnation=facts.run.incarnation, reason=over)
         return _decision(facts, [*actions, stop], f"stopping: {over}")
+    if why := broken_need(facts.run.run, facts.needs):
+        verdict = GiveVerdict(incarnation=facts.run.incarnation, state=RunState.FAILED, reason=why)
+        return _decision(facts, [*actions, verdict], f"giving up: {why}")
+    if waiting := waits_for(facts.needs):
+        pause = min(WAIT_SECONDS, WAIT_LOOKS * facts.pace.look)
+        return Decision(actions=tuple(actions), reason=waiting, look_again_in=pause)
     seen_at = now if facts.seen_at is None else facts.seen_at
     if lost := hopeless(facts, seen_at) or _forbidden(facts, seen_at):
         verdict = GiveVerdict(

@@ -17,6 +17,7 @@ from starling.infra.records import (
     RunRecord,
     Verdict,
 )
+from starling.orchestrator.needs import NeedFacts, begins_at
 from starling.orchestrator.rests import OfferKey, Rest
 from starling.orchestrator.spec import Spec
 
@@ -128,6 +129,8 @@ class Facts:
     verdict: Verdict | None
     nodes: tuple[NodeFacts, ...]
     """Every node the run ever had, by slot and generation."""
+    needs: tuple[NeedFacts, ...] = ()
+    """The runs that must be done before this one begins."""
     strays: tuple[Machine, ...] = ()
     """Machines of this run that run without an intent."""
     offers: tuple[Offer, ...] = ()
@@ -157,7 +160,17 @@ class Facts:
     @property
     def buying(self) -> bool:
         """Whether nodes may still be launched."""
-        return self.verdict is None and self.run.stop is None
+        return self.verdict is None and self.run.stop is None and not self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """Whether runs that this one needs are not done yet."""
+        return not all(need.done for need in self.needs)
+
+    @property
+    def begins_at(self) -> float:
+        """From when on it may train; as long as it waits for others, none of its own time passes."""
+        return begins_at(self.run.created_at, self.needs)
 
     @property
     def current(self) -> list[NodeFacts]:

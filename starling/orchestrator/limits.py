@@ -47,7 +47,7 @@ def limit_reached(facts: Facts, now: float) -> str | None:
 
 def stop_at(facts: Facts, end: float) -> float:
     """When the run is stopped so that it has ended at `end`."""
-    return end - min(_drain_seconds(facts), MARGIN_SHARE * max(0.0, end - facts.run.created_at))
+    return end - min(_drain_seconds(facts), MARGIN_SHARE * max(0.0, end - facts.begins_at))
 
 
 def _drain_seconds(facts: Facts) -> float:
@@ -59,9 +59,10 @@ def _time_limits(facts: Facts) -> list[tuple[float, str]]:
     limits, found = facts.spec.limits, []
     if limits.deadline_at is not None:
         found.append((limits.deadline_at, f"the deadline {limits.deadline} is reached (limits.deadline)"))
-    if limits.max_duration is not None:
-        end = facts.run.created_at + limits.max_duration
-        found.append((end, f"it was created {limits.max_duration:g} s ago (limits.max_duration)"))
+    if limits.max_duration is not None and not facts.waiting:
+        end = facts.begins_at + limits.max_duration
+        began = "what it needs was done" if facts.needs else "it was created"
+        found.append((end, f"{began} {limits.max_duration:g} s ago (limits.max_duration)"))
     return found
 
 

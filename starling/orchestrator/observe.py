@@ -157,7 +157,8 @@ class Observer:
 
 def _is_busy(facts: Facts) -> bool:
     """Whether the provider may have news."""
-    return not facts.buying or bool(facts.strays) or any(_is_unsettled(facts, node) for node in facts.present)
+    ending = facts.verdict is not None or facts.run.stop is not None
+    return ending or bool(facts.strays) or any(_is_unsettled(facts, node) for node in facts.present)
 
 
 def _is_unsettled(facts: Facts, node: NodeFacts) -> bool:

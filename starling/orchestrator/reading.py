@@ -13,11 +13,22 @@ import yaml
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, StoreError, UsageError
 from starling.infra.providers.base import Machine
-from starling.infra.records import Event, Failure, NodeIntent, NodeStatus, Record, RunRecord, Verdict
+from starling.infra.records import (
+    Event,
+    Failure,
+    NodeIntent,
+    NodeState,
+    NodeStatus,
+    Record,
+    RunRecord,
+    RunState,
+    Verdict,
+)
 from starling.infra.snapshots.catalog import Catalog
 from starling.infra.snapshots.records import Snapshot
 from starling.infra.store import Store, object_uri
 from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.needs import NeedFacts
 from starling.orchestrator.report import View
 from starling.orchestrator.spec import Spec
 
@@ -38,6 +49,8 @@ class RunReader:
         self._seen: dict[str, tuple[str, bytes]] = {}
         self._spec: tuple[int, Spec] | None = None
         self._snapshot: Snapshot | None = None
+        self._needed: dict[str, RunReader] = {}
+        self._done: dict[str, NeedFacts] = {}
 
     def record(self) -> RunRecord:
         """Raises UsageError that names the runs there are if this one does not exist."""
@@ -69,10 +82,12 @@ class RunReader:
         ]
         unknown = [_foremost(found) for node, found in by_node.items() if node not in intents]
         strays = [machine for machine in unknown if machine.alive]
+        spec = self.spec(record)
         return Facts(
             run=record,
-            spec=self.spec(record),
+            spec=spec,
             verdict=self.verdict(record),
+            needs=tuple(self._need(name, run) for name, run in spec.needs.items()),
             nodes=tuple(sorted(nodes, key=lambda node: (node.intent.slot, node.intent.generation))),
             strays=tuple(strays),
             failures=tuple(self._failures(record)),
@@ -135,6 +150,35 @@ class RunReader:
             snapshot_uri=Catalog(self._store, self._run).uri(snapshot.number) if snapshot is not None else None,
         )
 
+    def as_need(self, name: str) -> NeedFacts:
+        """What a run that needs this one, and calls it so, has to know."""
+        try:
+            record = RunRecord.from_bytes(self._store.get(layout.run_record(self._run)).data)
+        except ObjectNotFound:
+            return NeedFacts(name=name, run=self._run, state=None)
+        verdict = self.verdict(record)
+        _, statuses = self._nodes() if verdict is None else ({}, {})
+        known = [status.progress for status in statuses.values() if status.progress is not None]
+        last = max(known, key=lambda progress: (progress.round, progress.step), default=None)
+        return NeedFacts(
+            name=name,
+            run=self._run,
+            state=verdict.state if verdict is not None else _state_of(record, statuses),
+            reason=verdict.reason if verdict is not None else None,
+            step=verdict.step if verdict is not None else last.step if last is not None else None,
+            total_steps=last.total_steps if last is not None else None,
+            over_at=verdict.at if verdict is not None else None,
+        )
+
+    def _need(self, name: str, run: str) -> NeedFacts:
+        """A run that is done stays so, and is not read again."""
+        if name not in self._done:
+            need = self._needed.setdefault(name, RunReader(self._store, run)).as_need(name)
+            if not need.done:
+                return need
+            self._done[name] = need
+        return self._done[name]
+
     def _failures(self, record: RunRecord) -> list[Failure]:
         found: dict[str, Failure] = {}
         for info in self._store.list(layout.failures(self._run, record.incarnation)):
@@ -167,6 +211,14 @@ def final_snapshot(verdict: Verdict | None) -> int | None:
     """The number of the snapshot that a run of a script ended with. A later one is by a node that had been cut off."""
     number = (verdict.result or {}).get("snapshot") if verdict is not None else None
     return int(number) if number is not None else None
+
+
+def _state_of(record: RunRecord, statuses: dict[str, NodeStatus]) -> RunState:
+    """Of a run that is not over."""
+    if record.stop is not None:
+        return RunState.STOPPING
+    trains = any(status.state is NodeState.TRAINING for status in statuses.values())
+    return RunState.RUNNING if trains else RunState.PENDING
 
 
 def _machine_of(intent: NodeIntent, found: list[Machine]) -> Machine | None:

@@ -11,6 +11,7 @@ from starling.infra.snapshots.records import Snapshot
 from starling.orchestrator.facts import FRESH_SECONDS, Facts, NodeFacts
 from starling.orchestrator.interruptions import Recovery, interruptions, recoveries, steps_redone
 from starling.orchestrator.ledger import Bill, ledger, total
+from starling.orchestrator.needs import NeedFacts, waits_for
 
 _KNOWN_TO_OUR_TRAINER = (
     *("step", "steps_redone", "exact", "checkpoint", "metrics"),
@@ -62,12 +63,14 @@ def status(view: View) -> dict[str, Any]:
         "world_size": shown.world_size if shown else 0,
         "loss": last.loss if last else None,
         "step_seconds": last.step_seconds if last else None,
+        "data_wait_share": last.data_wait_share if last else None,
         "exact": exact(view),
         "nodes": [_node(node, now) for node in facts.present],
         "checkpoint": checkpoint(view, committed_at=True),
         "interruptions": len(interruptions(view.events)),
         "steps_redone": steps_redone(view.events),
         **_money(facts, now),
+        "needs": {need.name: _need(need) for need in facts.needs},
         "incarnation": facts.run.incarnation,
         "created_at": facts.run.created_at,
     }
@@ -139,7 +142,8 @@ def snapshot(view: View) -> dict[str, Any] | None:
 
 def _of_script(view: View) -> dict[str, Any]:
     """What takes the place of steps, which only the script knows, in a status."""
-    unknown = ("step", "total_steps", "epoch", "loss", "step_seconds", "steps_redone", "exact", "checkpoint")
+    counted = ("step", "total_steps", "epoch", "loss", "step_seconds", "data_wait_share", "steps_redone")
+    unknown = (*counted, "exact", "checkpoint")
     return {**dict.fromkeys(unknown), "snapshot": snapshot(view)}
 
 
@@ -165,7 +169,12 @@ def _reason(view: View) -> str | None:
     facts = view.facts
     if facts.verdict is not None:
         return facts.verdict.reason
-    return facts.run.stop.reason if facts.run.stop is not None else None
+    return facts.run.stop.reason if facts.run.stop is not None else waits_for(facts.needs, steps=True)
+
+
+def _need(need: NeedFacts) -> dict[str, Any]:
+    state = need.state.value if need.state is not None else "gone"
+    return {"run": need.run, "state": state, "step": need.step, "total_steps": need.total_steps}
 
 
 def _node(node: NodeFacts, now: float) -> dict[str, Any]:

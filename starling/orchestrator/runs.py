@@ -21,6 +21,7 @@ from starling.infra.store.change import change_object
 from starling.orchestrator.changes import changed_spec, differences
 from starling.orchestrator.facts import Facts
 from starling.orchestrator.limits import limit_reached
+from starling.orchestrator.needs import broken_need
 from starling.orchestrator.provider_sections import AwsSection
 from starling.orchestrator.reading import RunReader, read_verdict, unknown_run
 from starling.orchestrator.spec import Spec
@@ -35,14 +36,12 @@ def create_run(
     last: from then on the run exists. 4. The event.
     """
     clock = clock or SystemClock()
-    run = _run_id(spec, name, clock)
-    if _exists(store, run):
+    run = new_run_id(spec, name, clock)
+    if run_exists(store, run):
         raise UsageError(
             f"there is a run {run} already in {store.uri}; choose another --name, or `starling resume {run}`"
         )
-    # What a script has saved here is no part of its code: the run would resume from it.
-    saved = (spec.command.folder,) if spec.command is not None else ()
-    sha256 = pack_code(code, store, leave_out=saved) if code is not None else None
+    sha256 = pack_code(code, store, leave_out=code_left_out(spec)) if code is not None else None
     if not _write_spec(store, run, 0, spec):
         raise UsageError(
             f"the name {run} was taken by another run that is, or was, being created; choose another --name"
@@ -101,7 +100,7 @@ def resume_run(
             raise UsageError(f"run {run} is {state}: values can be changed only when resuming a stopped or failed run")
         return record
     check_reach(store, spec)
-    _check_limits(reader, spec, clock)
+    _check_that_it_can_go_on(reader, spec, clock)
     incarnation = record.incarnation + 1
     while not _write_spec(store, run, incarnation, spec):
         incarnation += 1  # left by a resume that died before it took effect, with other values
@@ -150,7 +149,13 @@ def change_run(store: Store, run: str, change: Callable[[RunRecord], RunRecord])
     return RunRecord.from_bytes(written)
 
 
-def _run_id(spec: Spec, name: str | None, clock: Clock) -> str:
+def code_left_out(spec: Spec) -> tuple[str, ...]:
+    """What a script has saved here is no part of its code: the run would resume from it."""
+    return (spec.command.folder,) if spec.command is not None else ()
+
+
+def new_run_id(spec: Spec, name: str | None, clock: Clock) -> str:
+    """`name` if it is given, else one made from the spec's. Raises UsageError for a name that no run can have."""
     if name is None:
         day = datetime.fromtimestamp(clock.now(), UTC).strftime("%y%m%d")
         return f"{spec.name}-{day}-{secrets.token_hex(2)}"
@@ -160,7 +165,7 @@ def _run_id(spec: Spec, name: str | None, clock: Clock) -> str:
     return name
 
 
-def _exists(store: Store, run: str) -> bool:
+def run_exists(store: Store, run: str) -> bool:
     try:
         store.stat(layout.run_record(run))
     except ObjectNotFound:
@@ -179,8 +184,12 @@ def _write_spec(store: Store, run: str, incarnation: int, spec: Spec) -> bool:
     return True
 
 
-def _check_limits(reader: RunReader, spec: Spec, clock: Clock) -> None:
+def _check_that_it_can_go_on(reader: RunReader, spec: Spec, clock: Clock) -> None:
     facts = reader.facts()
-    over = limit_reached(Facts(run=facts.run, spec=spec, verdict=None, nodes=facts.nodes), clock.now())
+    if why := broken_need(facts.run.run, facts.needs):
+        raise UsageError(why)
+    over = limit_reached(
+        Facts(run=facts.run, spec=spec, verdict=None, nodes=facts.nodes, needs=facts.needs), clock.now()
+    )
     if over:
         raise UsageError(f"run {facts.run.run} would be stopped again at once: {over}; raise the limit with -o")

@@ -72,7 +72,7 @@ class TaskSection(Section):
 
 class ModelSection(Section):
     name: Annotated[str, Field(min_length=1)]
-    """For task classification "small-cnn" or "torchvision/<model>", such as torchvision/resnet18."""
+    """For built-in tasks small-cnn, efficientnet-lite0, pratt-cnn, or torchvision/<model> (torchvision/resnet18)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the model's constructor."""
     weights: str | None = None
@@ -211,9 +211,32 @@ class TrainingSection(Section):
             found.append(
                 ("global_batch", f"{self.global_batch} is no multiple of virtual_shards ({shards}); use {nearest}")
             )
+        found += _phase_problems(self.phases, self.epochs)
         if found:
             raise Problems(found)
         return self
+
+
+def _phase_problems(phases: list[PhaseSection], epochs: int) -> list[tuple[str, str]]:
+    found = [
+        (f"phases.{number}.epochs", "is required: only the last phase goes on until the end")
+        for number, phase in enumerate(phases[:-1])
+        if phase.epochs is None
+    ]
+    found += [
+        (f"phases.{number}.rates", "trains nothing; give a part a rate above 0, such as {head: 1}")
+        for number, phase in enumerate(phases)
+        if not any(phase.rates.values())
+    ]
+    if found or not phases:
+        return found
+    before, last = sum(phase.epochs or 0 for phase in phases[:-1]), phases[-1].epochs
+    if before >= epochs:
+        text = f"those before the last take {before} epochs, which leaves none of training.epochs ({epochs}) for it"
+        return [("phases", f"{text}; use more than {before} epochs")]
+    if last is not None and before + last != epochs:
+        return [("phases", f"take {before + last} epochs, but training.epochs is {epochs}; drop the last one's epochs")]
+    return []
 
 
 class CheckpointSection(Section):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from starling.orchestrator.command_section import CommandSection
+from starling.orchestrator.fusion_rules import FUSION_MODELS, fusion_problems
 from starling.orchestrator.provider_sections import LocalSection, Provider, SshSection
 from starling.orchestrator.sections import (
     CheckpointSection,
@@ -21,6 +22,9 @@ from starling.orchestrator.sections import (
     TrainingSection,
 )
 
+OWN_MODELS = ("small-cnn", "efficientnet-lite0", "pratt-cnn")
+"""Models of the built-in tasks besides torchvision's."""
+
 
 class Spec(Section):
     """A validated spec. `resolved()` is what a run stores and what its nodes read."""
@@ -28,11 +32,11 @@ class Spec(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     """Starts the id of every run of this spec; lower-case letters, digits and '-'."""
     task: Task | None = None
-    """What is learned: "classification", or `module:Class` of your own code; required without `command`."""
+    """What is learned: a built-in task, or `module:Class` of your own code; required without `command`."""
     model: Model | None = None
-    """What learns; required for task classification."""
+    """What learns; required for built-in tasks."""
     data: DataSection | None = None
-    """What it learns from; required for task classification."""
+    """What it learns from; required for built-in tasks."""
     needs: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,19}$")], str] = Field(default_factory=dict)
     """Runs that must be done before this one begins: name -> spec file (relative to this one; `run` starts it too), or
     the id of a run in the same store."""
@@ -61,8 +65,8 @@ class Spec(Section):
         if self.command is not None:
             found = self._command_problems(self.command)
         else:
-            found = [*self._training_needs(), *self._rank_limit()]
-        found += [*self._market_problems(), *self._host_problems()]
+            found = [*self._training_needs(), *self._rank_limit(), *self._fixed_world()]
+        found += [*self._need_problems(), *self._market_problems(), *self._host_problems()]
         if found:
             raise Problems(found)
         return self
@@ -82,7 +86,9 @@ class Spec(Section):
     def _training_needs(self) -> list[tuple[str, str]]:
         found = []
         if self.task is None:
-            found.append(("task", "is required: classification, or module:Class of your own (or give command)"))
+            found.append(
+                ("task", "is required: classification, grading, or module:Class of your own (or give command)")
+            )
         if self.training is None:
             found.append(("training", "is required: training: {epochs: ..., global_batch: ..., optimizer: ...}"))
         return found or self._task_needs()
@@ -93,29 +99,55 @@ class Spec(Section):
             return [] if self.code else [("code", f"task {self.task.name} is your own: name the folder it is in")]
         found = []
         if self.data is None:
-            found.append(("data", "task classification needs a dataset: data: {dataset: NAME}"))
+            found.append(("data", f"task {self.task.name} needs a dataset: data: {{dataset: NAME}}"))
+        if self.task.name in FUSION_MODELS:
+            model = self.model.name if self.model is not None else None
+            return [*found, *fusion_problems(self.task.name, self.task.options, model, self.needs)]
         if self.model is None:
-            found.append(("model", "task classification needs a model: small-cnn or torchvision/<model>"))
-        elif not re.fullmatch(r"small-cnn|torchvision/\w+", self.model.name):
+            own = " or ".join(OWN_MODELS)
+            found.append(("model", f"task {self.task.name} needs a model: {own}, or torchvision/<model>"))
+        elif self.model.name not in OWN_MODELS and not re.fullmatch(r"torchvision/\w+", self.model.name):
             other = "torchvision/" + re.sub(r"\W", "_", self.model.name.rpartition("/")[2])
-            found.append(("model", f"{self.model.name!r} is no known model; use small-cnn or {other}"))
+            choice = ", ".join(OWN_MODELS)
+            found.append(("model", f"{self.model.name!r} is no known model; use {choice} or {other}"))
+        elif problem := _weights_problem(self.model.name, self.model.weights):
+            found.append(("model.weights", problem))
         return found
+
+    def _need_problems(self) -> list[tuple[str, str]]:
+        weights = self.model.weights if self.model is not None else None
+        if weights is None or not weights.startswith("needs:"):
+            return []
+        name = weights.removeprefix("needs:")
+        there = f"there are: {', '.join(self.needs)}" if self.needs else f"add needs: {{{name}: SPEC.yaml}}"
+        return [] if name in self.needs else [("model.weights", f"{weights}: no need is called {name!r}; {there}")]
 
     def _rank_limit(self) -> list[tuple[str, str]]:
         if self.training is None:
             return []
         ranks, shards = self.nodes.max * self.nodes.ranks, self.training.virtual_shards
-        if not self.training.exact or ranks <= shards:
+        in_parts = self.training.strategy == "fsdp"
+        if not (self.training.exact or in_parts) or ranks <= shards:
             return []
+        kind = "a run with strategy fsdp" if in_parts else "an exact run"
         fits = shards // self.nodes.ranks
         advice = f"use at most {fits}, or more virtual_shards" if fits else "use more virtual_shards"
         return [
             (
                 "nodes.max",
                 f"{self.nodes.max} nodes x {self.nodes.ranks} ranks = {ranks} ranks, "
-                f"but an exact run has work for {shards} (training.virtual_shards); {advice}",
+                f"but {kind} has work for {shards} (training.virtual_shards); {advice}",
             )
         ]
+
+    def _fixed_world(self) -> list[tuple[str, str]]:
+        training, least, most = self.training, self.nodes.min, self.nodes.max
+        if training is None or training.strategy != "fsdp" or not training.exact or least == most:
+            return []
+        text = (
+            f"{least} to {most} nodes: with strategy fsdp the bits depend on how many there are, and the run is exact"
+        )
+        return [("nodes.min", f"{text}; use {most} (nodes.max), or training.exact: false")]
 
     def _market_problems(self) -> list[tuple[str, str]]:
         found = []
@@ -152,6 +184,19 @@ class Spec(Section):
         plain: dict[str, Any] = self.model_dump(mode="json")
         plain["nodes"]["ranks_per_node"] = self.nodes.ranks
         return plain
+
+
+def _weights_problem(model: str, weights: str | None) -> str | None:
+    """Why a built-in model cannot start from these; what is known without looking."""
+    if weights == "imagenet":
+        has_some = model == "efficientnet-lite0" or model.startswith("torchvision/")
+        return None if has_some else f"{model} has no ImageNet weights; use efficientnet-lite0, or drop it"
+    if weights is None or weights.startswith("needs:") or weights.partition("?")[0].endswith(".safetensors"):
+        return None
+    return (
+        f"{weights!r} is neither imagenet, nor needs:NAME, nor a .safetensors file. Other files can hold programs, so "
+        "they are not read; docs/tasks.md has the line that converts one"
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from starling.infra.processes import SHARED_MACHINE
 from starling.trainer.tree import Block, Scratch, finish_tree
 
-# torch 2.13 renamed the collective; 2.11 and 2.12 have the old name only.
+# torch 2.13 renamed these collectives; 2.11 and 2.12 have the old names only.
 all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 LISTENER_PATIENCE = 5.0
@@ -53,6 +55,17 @@ class Comm:
                 all_to_all=self._all_to_all,
                 all_gather=self._all_gather,
             )
+
+    def all_gather(self, output: torch.Tensor, data: torch.Tensor) -> None:
+        """Every rank's tensor, all of one shape, one after another along the first dimension; on this rank's device.
+        `data` may be this rank's part of `output`."""
+        with peer_errors():
+            self._all_gather(output, data)
+
+    def reduce_scatter(self, output: torch.Tensor, data: torch.Tensor) -> None:
+        """Rank r gets the sum over all ranks of the r-th of `world_size` equal parts of `data`."""
+        with peer_errors():
+            self._reduce_scatter(output, data)
 
     def vote(self, *ballots: int) -> list[int]:
         """Element-wise maximum over all ranks."""
@@ -107,6 +120,14 @@ class Comm:
         dist.all_to_all_single(staged, data.cpu(), output_splits, input_splits)
         output.copy_(staged)
 
+    def _reduce_scatter(self, output: torch.Tensor, data: torch.Tensor) -> None:
+        if not self._via_host:
+            reduce_scatter_single(output, data)
+            return
+        staged = torch.empty(output.shape, dtype=output.dtype)
+        reduce_scatter_single(staged, data.cpu())
+        output.copy_(staged)
+
     def _all_gather(self, output: torch.Tensor, data: torch.Tensor) -> None:
         if self._backend == "nccl":
             all_gather_single(output, data)
@@ -138,8 +159,7 @@ def process_group(rank: int, world_size: int, device: torch.device, timeout: flo
     if world_size == 1:
         yield Comm(rank, world_size, device, "none")
         return
-    own_gpu = device.type == "cuda" and torch.cuda.device_count() >= _local_world_size()
-    backend = "nccl" if own_gpu else "gloo"
+    backend = "nccl" if device.type == "cuda" and _own_gpus(world_size) else "gloo"
     if rank != 0:
         _await_listener(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     with peer_errors():
@@ -184,5 +204,9 @@ def _control_group() -> Any:
         return dist.new_group(backend="gloo")
 
 
-def _local_world_size() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def _own_gpus(world_size: int) -> bool:
+    """Whether no two ranks share a GPU, which NCCL does not put up with. Local nodes all choose the same ones."""
+    on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if SHARED_MACHINE in os.environ and world_size > on_this_node:
+        return False
+    return torch.cuda.device_count() >= on_this_node

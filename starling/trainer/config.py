@@ -109,7 +109,11 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read job.json."""
-        job = json.loads(path.read_text())
+        return cls.of(json.loads(path.read_text()))
+
+    @classmethod
+    def of(cls, job: dict[str, Any]) -> Self:
+        """What job.json holds."""
         spec = job["spec"]
         model = spec["model"] or {"name": None, "options": {}, "weights": None}
         data = spec["data"] or {"dataset": None, "fraction": 1.0, "cache": None}
@@ -131,7 +135,7 @@ class Job:
             data_fraction=data["fraction"],
             data_cache=data["cache"],
             needs=spec["needs"],
-            training=_training(spec["training"]),
+            training=read_training(spec["training"]),
             checkpoint=CheckpointPolicy(**_only(CheckpointPolicy, spec["checkpoint"])),
             min_nodes=nodes["min"],
             max_nodes=nodes["max"],
@@ -139,7 +143,8 @@ class Job:
         )
 
 
-def _training(section: dict[str, Any]) -> Training:
+def read_training(section: dict[str, Any]) -> Training:
+    """Read `training` of a resolved spec."""
     values = _only(Training, section)
     optimizer = _only(Optimizer, section["optimizer"])
     schedule = _only(Schedule, section["schedule"])

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from starling.infra.errors import StarlingError
 
 # cuBLAS reads this when CUDA starts, so it must be in the environment before any worker touches the GPU.
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+DECIDE_PIXELS = ("pillow", "simplejpeg")
+"""Libraries whose versions decide what images decode to."""
 
 
 class NotDeterministic(StarlingError):
@@ -62,6 +66,7 @@ def device_fingerprint(device: torch.device, threads: int) -> dict[str, Any]:
     """What the bits of a result depend on besides code and data: equal fingerprints compute equal bits."""
     python = ".".join(platform.python_version_tuple()[:2])
     fingerprint: dict[str, Any] = {"torch": torch.__version__, "python": python, "threads": threads}
+    fingerprint |= {library: version(library) for library in DECIDE_PIXELS}
     if device.type == "cuda":
         return fingerprint | {
             "device": torch.cuda.get_device_name(device),

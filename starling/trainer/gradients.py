@@ -18,18 +18,20 @@ MAX_SCORES = 31
 class ShardVector:
     """What one virtual shard adds to the vector, and what the reduced vector of a step means for the model.
 
+    `gradients=False` leaves gradients out: something else reduces them.
+
     Raises:
         UsageError: a parameter or float buffer is not float32.
     """
 
-    def __init__(self, model: torch.nn.Module, world_size: int) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, model: torch.nn.Module, world_size: int, *, gradients: bool = True) -> None:
+        self._parameters = [p for p in model.parameters() if p.requires_grad and gradients]
         self._float_buffers = [b for b in model.buffers() if b.dtype.is_floating_point]
         self._other_buffers = [b for b in model.buffers() if not b.dtype.is_floating_point]
         self._score_names: list[str] = []
         _require_float32(model)
         self._parts = [*self._parameters, *self._float_buffers]
-        self._sums = torch.zeros(1 + MAX_SCORES, device=self._parts[0].device)
+        self._sums = torch.zeros(1 + MAX_SCORES, device=next(model.parameters()).device)
         self._length = padded(sum(part.numel() for part in (*self._parts, self._sums)), world_size)
         self._before = [b.clone() for b in (*self._float_buffers, *self._other_buffers)]
         self._statistics = [b.clone() for b in self._float_buffers]

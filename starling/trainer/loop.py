@@ -7,7 +7,9 @@ state: what is not in `TrainingState` does not matter.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -21,11 +23,14 @@ from starling.trainer.checkpoint.saver import Saver
 from starling.trainer.comm import Comm
 from starling.trainer.config import CheckpointPolicy, Training
 from starling.trainer.control import Control, Request
-from starling.trainer.data.order import shard_samples, steps_per_epoch
+from starling.trainer.data.feed import Feed, Wanted
+from starling.trainer.data.order import EpochOrders, shard_samples, steps_per_epoch
 from starling.trainer.evaluate import evaluate
+from starling.trainer.memory import peak_gpu_memory
 from starling.trainer.optim import learning_rate
+from starling.trainer.phases import phase_at
 from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
-from starling.trainer.state import TrainingState, capture
+from starling.trainer.state import TrainingState
 from starling.trainer.step import Stepper
 from starling.trainer.task import Batch, Samples
 
@@ -75,6 +80,12 @@ class Loop:
     inexact_since: int | None = None
     stored_step: int = -1
     """The newest step that was handed over for upload or is committed."""
+    _feed: Feed | None = None
+    """While it runs."""
+    _one_reader: threading.Lock = field(default_factory=threading.Lock)
+    """Users' samples are not for several threads: training and evaluation, which begins while training reads ahead."""
+    _waiting: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    """Seconds for which steps have waited for data, and seconds they took."""
     _sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     _saved_at: float = field(default_factory=time.monotonic)
     _blocked: float = 0.05
@@ -95,6 +106,12 @@ class Loop:
             PeerLost: a peer is gone.
             StoreUnavailable: the final state could not be committed.
         """
+        wanted = self._batches_from(self.step)
+        shards = len(self.stepper.passes())
+        with Feed(self.train, wanted, seed=self.training.seed, first=shards, turn=self._one_reader) as self._feed:
+            return self._run()
+
+    def _run(self) -> Outcome:
         first = self.step
         while self.step < self.total_steps:
             request, due = self._vote()
@@ -114,11 +131,11 @@ class Loop:
             raise StoreUnavailable(f"training is done, but the store did not take the state of step {self.step}")
         return Outcome.DONE
 
-    def state(self) -> TrainingState:
-        """The present state; its tensors are those that training goes on to change."""
+    def state(self, *, keep: bool) -> TrainingState:
+        """The present state; its tensors may be those that training goes on to change. All ranks call it; where it is
+        not kept, its tensors may be missing."""
         schedule = {"name": self.training.schedule.name, "next_lr": self._learning_rate(self.step)}
-        stepper = self.stepper
-        state = capture(self.step, stepper.model, stepper.optimizer, stepper.scaler)
+        state = self.stepper.state(self.step, keep=keep)
         state.schedule, state.history = schedule, list(self.history)
         state.inexact_since = self.inexact_since
         return state
@@ -144,7 +161,12 @@ class Loop:
         batch, spe = self.training.global_batch, self.steps_per_epoch
         counting = min(batch, len(self.train) - self.step % spe * batch)
         rate = self._learning_rate(self.step)
+        self.stepper.enter_phase(phase_at(self.training.phases, self.step // spe))
+        began, waited = time.monotonic(), self._waited()
         result = self.stepper.run(self.step, rate, counting, self._shard_batch)
+        waited = self._waited() - waited
+        self._waiting[0] += waited
+        self._waiting[1] += time.monotonic() - began
         self.step += 1
         if self.counter:
             self.counter.write(self.step)
@@ -153,18 +175,33 @@ class Loop:
         self._sums[0] += result.loss_sum
         self._sums[1] += result.samples
         if self.progress:
-            self.progress.update(self.step, loss=loss, checkpoint_step=self._committed_step())
+            share = self._waiting[0] / self._waiting[1]
+            self.progress.update(self.step, loss=loss, checkpoint_step=self._committed_step(), data_wait_share=share)
         if self.metrics:
             scores = {name: value / counted for name, value in result.score_sums.items()}
+            scores["data_wait_seconds"] = round(waited, 6)
             self.metrics.write(step=self.step, epoch=(self.step - 1) // spe, lr=rate, loss=loss, **scores)
 
-    def _shard_batch(self, step: int, shard: int) -> tuple[Batch, torch.Tensor]:
+    def _batches_from(self, first_step: int) -> Iterator[Wanted]:
+        """What this rank reads from a step to the end of the run, in the order in which the stepper takes it."""
         training = self.training
-        indices, weights = shard_samples(
-            len(self.train), training.global_batch, training.virtual_shards, training.seed, step, shard
-        )
-        epoch = step // self.steps_per_epoch
-        return self.train.batch(indices, seed=training.seed, epoch=epoch), torch.tensor(weights)
+        orders = EpochOrders(self.train, training.seed)
+        shards = [shard for shard, counts in self.stepper.passes() if counts]
+        for step in range(first_step, self.total_steps):
+            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+            order = orders.of(epoch)
+            for shard in shards:
+                entries, weights = shard_samples(
+                    order, training.global_batch, training.virtual_shards, step_in_epoch, shard
+                )
+                yield Wanted(shard, entries, weights, epoch)
+
+    def _shard_batch(self, step: int, shard: int) -> tuple[Batch, torch.Tensor]:
+        assert self._feed is not None
+        return self._feed.take(shard)
+
+    def _waited(self) -> float:
+        return self._feed.waited if self._feed else 0.0
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(
@@ -179,11 +216,13 @@ class Loop:
         record: dict[str, Any] = {"epoch": self.step // self.steps_per_epoch, "step": self.step}
         if self.val is not None:
             self.stepper.settle_buffers()
-            record |= {"val": evaluate(self.stepper, self.val, self.comm, self._alive)}
+            record |= {"val": evaluate(self.stepper, self.val, self.comm, self._alive, self._one_reader)}
         self.history.append(record)
         log.info("epoch %d done: %s", record["epoch"], record.get("val", {}))
         if self.metrics:
-            self.metrics.write(kind="epoch", train_loss=self._sums[0] / max(1.0, self._sums[1]), **record)
+            memory = peak_gpu_memory(self.stepper.device)
+            loss = self._sums[0] / max(1.0, self._sums[1])
+            self.metrics.write(kind="epoch", train_loss=loss, **memory, **record)
             self.metrics.flush()
         self._sums = [0.0, 0.0]
 
@@ -229,8 +268,9 @@ class Loop:
             return
         began = time.monotonic()
         self.stepper.settle_buffers()
+        state = self.state(keep=self.saver is not None)
         if self.saver:
-            self.saver.save(self.state(), upload=upload)
+            self.saver.save(state, upload=upload)
         self._blocked = time.monotonic() - began
         self._saved_at = time.monotonic()
         if upload:
@@ -244,6 +284,9 @@ class Loop:
 
     def _end_progress(self) -> None:
         if self.progress:
-            self.progress.update(self.step, loss=None, checkpoint_step=self._committed_step(), force=True)
+            share = self._waiting[0] / self._waiting[1] if self._waiting[1] else None
+            self.progress.update(
+                self.step, loss=None, checkpoint_step=self._committed_step(), data_wait_share=share, force=True
+            )
         if self.metrics:
             self.metrics.flush()

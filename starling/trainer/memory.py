@@ -36,6 +36,16 @@ def tensor_in(memory: torch.Tensor, offset: int, shape: tuple[int, ...], dtype: 
     return data.view(dtype).view(shape)
 
 
+def peak_gpu_memory(device: torch.device) -> dict[str, int]:
+    """The most that this process' tensors have taken of a GPU since the last call, as {"gpu_memory_bytes": ...}; {} on
+    a CPU."""
+    if device.type != "cuda":
+        return {}
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return {"gpu_memory_bytes": peak}
+
+
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, in place."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy().data

@@ -8,11 +8,12 @@ from bisect import bisect_right
 import torch
 
 from starling.trainer.config import Optimizer, Schedule
+from starling.trainer.phases import Rates, grouped
 
 
-def build_optimizer(model: torch.nn.Module, config: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer over all parameters that require gradients, in the model's order."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build_optimizer(model: torch.nn.Module, config: Optimizer, rates: list[Rates]) -> torch.optim.Optimizer:
+    """The optimizer over all parameters that require gradients; those that learn alike in all phases are a group."""
+    parameters = [{"params": group} for group in grouped(model, rates)]
     decay = config.weight_decay
     # foreach and fused kernels group tensors by device and shape; the plain loop has one order for every machine.
     if config.name == "sgd":

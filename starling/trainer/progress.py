@@ -45,7 +45,15 @@ class ProgressFile:
         self._started: tuple[int, float] | None = None
         self._newest: Progress | None = None
 
-    def update(self, step: int, *, loss: float | None, checkpoint_step: int | None, force: bool = False) -> None:
+    def update(
+        self,
+        step: int,
+        *,
+        loss: float | None,
+        checkpoint_step: int | None,
+        data_wait_share: float | None = None,
+        force: bool = False,
+    ) -> None:
         """Say that `step` steps are completed; written at most every `EVERY` seconds unless forced."""
         now = time.time()
         if self._started is None:
@@ -60,6 +68,7 @@ class ProgressFile:
             loss=loss,
             step_seconds=since / done if done else None,
             checkpoint_step=checkpoint_step,
+            data_wait_share=data_wait_share,
             started=True,
             **self._fixed,
         )

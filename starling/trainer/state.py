@@ -42,6 +42,8 @@ class TrainingState:
     """Metrics of every finished epoch."""
     inexact_since: int | None = None
     """The step from which the run is no longer exact, if the user chose to go on on another kind of device."""
+    summed_over: int | None = None
+    """The world size that the bits depend on (strategy fsdp); None: they depend on none."""
 
     def hashes(self, threads: int = 1) -> Hashes:
         """Both fingerprints of the state, in one pass over the tensors."""
@@ -71,6 +73,7 @@ class TrainingState:
             "schedule": self.schedule,
             "history": self.history,
             "inexact_since": self.inexact_since,
+            "summed_over": self.summed_over,
         }
 
 

@@ -17,7 +17,10 @@ from starling.trainer.config import Training
 from starling.trainer.determinism import named_operations
 from starling.trainer.exact import ExactReduction
 from starling.trainer.optim import build_optimizer
+from starling.trainer.phases import Rates, rates_of, set_learning_rate
+from starling.trainer.recompute import recompute_blocks
 from starling.trainer.seeding import seed_torch
+from starling.trainer.state import TrainingState, capture, restore
 from starling.trainer.task import Batch, Scored, Task
 from starling.trainer.tree import owned_shards
 
@@ -40,7 +43,10 @@ class StepResult:
 
 
 class Stepper:
-    """Owns model, optimizer and loss scale; turns global batches into updates."""
+    """Owns model, optimizer and loss scale; turns global batches into updates.
+
+    The model comes on the CPU, with the weights it starts from; the stepper brings it to the device.
+    """
 
     def __init__(
         self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
@@ -49,21 +55,60 @@ class Stepper:
         self.model = model
         self.training = training
         self.device = device
-        self.optimizer = build_optimizer(model, training.optimizer)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
         self._comm = comm
+        if training.activation_checkpointing:
+            recompute_blocks(model)
+        self._place(model)
+        # By names and before anything is frozen: parts that have been replaced on the way to the device keep theirs.
+        self._rates = rates_of(training.phases, model, task.parts(model)) if training.phases else []
+        self._phase: int | None = None
+        self.optimizer = build_optimizer(model, training.optimizer, self._rates)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
 
     def run(self, step: int, learning_rate: float, samples: int, shard_batch: ShardBatch) -> StepResult:
         """Do step `step` (0-based) over `samples` counting samples; returns after the update."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, self.model, learning_rate, self._current)
         sums = self._reduce_gradients(step, samples, shard_batch)
-        self.scaler.unscale_(self.optimizer)
-        if self.training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm, foreach=False)
+        self._prepare_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return sums
+
+    def enter_phase(self, number: int) -> None:
+        """Freeze what does not learn in this phase; cheap if it is the present one. Nothing without phases."""
+        if not self._rates or number == self._phase:
+            return
+        self._phase = number
+        self._freeze(self._rates[number])
+        self.train_mode()
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, less what is frozen."""
+        if self._current is None:
+            self.model.train()
+        else:
+            self._current.train(self.model)
+
+    @property
+    def _current(self) -> Rates | None:
+        return None if self._phase is None else self._rates[self._phase]
+
+    def _freeze(self, rates: Rates) -> None:
+        rates.freeze(self.model)
+
+    def passes(self) -> list[tuple[int, bool]]:
+        """The virtual shards of this rank in the order in which they are run, and whether each counts."""
+        mine = owned_shards(self._comm.rank, self._comm.world_size, self.training.virtual_shards)
+        return [(shard, True) for shard in mine]
+
+    def state(self, step: int, *, keep: bool) -> TrainingState:
+        """The state after `step` steps; its tensors may be those that training goes on to change. All ranks call it;
+        where it is not kept, its tensors may be missing."""
+        return capture(step, self.model, self.optimizer, self.scaler)
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state."""
+        restore(state, self.model, self.optimizer, self.scaler)
 
     def settle_buffers(self) -> None:
         """Make the model's buffers equal on all ranks, as a state that is evaluated or saved must be. All call it."""
@@ -77,7 +122,7 @@ class Stepper:
         Raises:
             UsageError: the task did not return one number a sample.
         """
-        with self._autocast():
+        with self.autocast():
             scored = self.task.score(self.model, batch)
         size = len(next(iter(batch.values())))
         for name, values in {"losses": scored.losses, **scored.scores}.items():
@@ -89,12 +134,31 @@ class Stepper:
         return scored
 
     def to_device(self, batch: Batch, weights: torch.Tensor) -> tuple[Batch, torch.Tensor]:
-        return {name: t.to(self.device, non_blocking=True) for name, t in batch.items()}, weights.to(self.device)
+        return {name: self._on_device(tensor) for name, tensor in batch.items()}, weights.to(self.device)
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        images = self.training.channels_last and tensor.dim() == 4
+        layout = torch.channels_last if images else torch.contiguous_format
+        return tensor.to(self.device, non_blocking=True, memory_format=layout)
+
+    def _place(self, model: torch.nn.Module) -> None:
+        """Bring the model to the device."""
+        model.to(self.device)
+        if self.training.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    def _prepare_gradients(self) -> None:
+        if self._current is not None:
+            self._current.drop_gradients(self.model)
+        self.scaler.unscale_(self.optimizer)
+        if self.training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip_norm, foreach=False)
 
     def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
         raise NotImplementedError
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The spec's precision, around calls of the model."""
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.training.precision)
         return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
 
@@ -107,6 +171,10 @@ class ExactStepper(Stepper):
     ) -> None:
         super().__init__(task, model, training, comm, device)
         self._reduction = ExactReduction(model, comm, training.virtual_shards)
+
+    def _freeze(self, rates: Rates) -> None:
+        super()._freeze(rates)
+        self._reduction = ExactReduction(self.model, self._comm, self.training.virtual_shards)
 
     def _reduce_gradients(self, step: int, samples: int, shard_batch: ShardBatch) -> StepResult:
         with named_operations():
@@ -134,11 +202,19 @@ class PlainStepper(Stepper):
         self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
     ) -> None:
         super().__init__(task, model, training, comm, device)
-        self._parallel: torch.nn.Module = _Scoring(self)
-        if comm.world_size > 1:
-            with peer_errors():
-                # Each rank keeps its own running statistics until `settle_buffers` gives all of them rank 0's.
-                self._parallel = DistributedDataParallel(self._parallel, **_OWN_BUFFERS)
+        self._parallel = self._in_parallel()
+
+    def _freeze(self, rates: Rates) -> None:
+        super()._freeze(rates)
+        self._parallel = self._in_parallel()  # DDP settles at its construction which gradients it reduces
+
+    def _in_parallel(self) -> torch.nn.Module:
+        scoring = _Scoring(self)
+        if self._comm.world_size == 1:
+            return scoring
+        with peer_errors():
+            # Each rank keeps its own running statistics until `settle_buffers` gives all of them rank 0's.
+            return DistributedDataParallel(scoring, **_OWN_BUFFERS)
 
     def settle_buffers(self) -> None:
         for buffer in self.model.buffers():

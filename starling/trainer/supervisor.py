@@ -231,7 +231,7 @@ def main() -> int:
     # A lost peer is daily business here, and workers describe their own errors themselves.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     os.environ.update(_environment(job))
-    _import_torch_ahead()
+    _import_torch_ahead(job)
     try:
         return _supervise(job, job_path)
     except StarlingError as error:
@@ -297,9 +297,10 @@ def _environment(job: Job) -> dict[str, str]:
     }
 
 
-def _import_torch_ahead() -> None:
+def _import_torch_ahead(job: Job) -> None:
     """Let the forkserver import what every worker needs, while the rendezvous is under way."""
-    multiprocessing.set_forkserver_preload(["starling.trainer.forkserver_preload"])
+    in_parts = ["starling.trainer.sharded"] if job.training.strategy == "fsdp" else []
+    multiprocessing.set_forkserver_preload(["starling.trainer.forkserver_preload", *in_parts])
     multiprocessing.forkserver.ensure_running()
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -66,6 +66,8 @@ class TaskContext:
     """How much of the disk shards may take; None: half of what is free."""
     needs: dict[str, str] = field(default_factory=dict)
     """Name -> id of a run in the store that is done."""
+    run: str | None = None
+    """The run itself, which pins what it takes from those that it needs; None: outside of any run."""
 
 
 class Task(ABC):
@@ -112,3 +114,52 @@ class Task(ABC):
         """Metrics that are no means over samples (AUC, kappa), from the `Scored.outputs` of a whole split, on the CPU,
         in the order of its samples. Every rank calls it with the same tensors."""
         return {}
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """What a task that sorts images into classes offers besides: with it `starling evaluate` can report on classes, and
+    `starling predict` works. Its `Scored.outputs` hold "probabilities" [b, classes] and "labels" [b] (positions in
+    `class_names`)."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """In the order of the probabilities."""
+        ...
+
+    def probabilities(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """[b, classes] float, each row summing to 1, of a batch that is on the model's device. Needs no labels."""
+        ...
+
+    def image_batch(self, images: list[bytes]) -> Batch:
+        """What PNG or JPEG files, prepared as the dataset was, look like in a batch of an evaluation, on the CPU.
+        Raises ValueError or OSError for bytes that cannot be decoded."""
+        ...
+
+
+@runtime_checkable
+class Grades(Classifies, Protocol):
+    """Its classes are ordered, from the least to the most."""
+
+    @property
+    def positive_from(self) -> int:
+        """The first class that counts as positive (of five grades 2: what is referred)."""
+        ...
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """Samples that can be named to people."""
+
+    def key(self, index: int) -> str:
+        """The path of a sample's image in the source."""
+        ...
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A task whose data has more splits than it validates on."""
+
+    def split_samples(self, split: str) -> Samples:
+        """As `val_samples`, of another split. Raises UsageError that names the splits there are."""
+        ...

@@ -29,7 +29,7 @@ from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
 from starling.trainer.checkpoint.saver import Commit, Origin, Saver
 from starling.trainer.comm import Comm, PeerLost, process_group
-from starling.trainer.config import Job
+from starling.trainer.config import Job, Training
 from starling.trainer.control import Control
 from starling.trainer.data.order import steps_per_epoch
 from starling.trainer.determinism import NotDeterministic, device_fingerprint, set_up_device
@@ -38,9 +38,10 @@ from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
 from starling.trainer.resume import SOURCES, Resumed, find_state
 from starling.trainer.round import RoundInfo
 from starling.trainer.seeding import seed_torch
-from starling.trainer.state import restore
+from starling.trainer.state import WEIGHTS, TrainingState
 from starling.trainer.step import ExactStepper, PlainStepper, Stepper
-from starling.trainer.task import Task, TaskContext
+from starling.trainer.task import Task
+from starling.trainer.tasks.context import task_context
 from starling.trainer.tasks.loading import load_task
 
 log = logging.getLogger(__name__)
@@ -97,13 +98,12 @@ def _take_part(job: Job, rank: int, counter: StepCounter) -> Outcome:
     with process_group(rank, int(os.environ["WORLD_SIZE"]), device, COLLECTIVE_TIMEOUT) as comm:
         log.info("connected to %d peers", comm.world_size - 1)
         store = open_store(job.store_uri)
-        task = load_task(job.task, _task_context(job, store))
+        task = load_task(job.task, task_context(job, store, job.work_dir.parent / "cache"))
         if comm.rank == 0:
             _pin_data(store, job, task)
         seed_torch(training.seed, "init")
-        model = task.build_model().to(device)
-        kind = ExactStepper if training.exact else PlainStepper
-        with _assembled(_Parts(job, round_info, comm, store, task, model, device, counter), kind) as loop:
+        model = task.build_model()
+        with _assembled(_Parts(job, round_info, comm, store, task, model, device, counter)) as loop:
             outcome = loop.run()
         if outcome is Outcome.DONE:
             if comm.rank == 0:
@@ -136,8 +136,16 @@ class _Parts:
         return self.leads_node and self.round.node_rank < WITNESSES
 
 
+def _stepper_kind(training: Training) -> type[Stepper]:
+    if training.strategy == "fsdp":
+        from starling.trainer.sharded import FsdpStepper  # a second's worth of modules that others do without
+
+        return FsdpStepper
+    return ExactStepper if training.exact else PlainStepper
+
+
 @contextlib.contextmanager
-def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> Iterator[Loop]:
+def _assembled(parts: _Parts) -> Iterator[Loop]:
     """Resume and build the loop; close its threads at the end."""
     job, comm, work = parts.job, parts.comm, parts.job.work_dir
     local = LocalCheckpoints(work / "checkpoints")
@@ -150,7 +158,9 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
         last_step=parts.counter.read(),
         on_skip=lambda step, reason: skipped.append((step, reason)),
     )
-    stepper = kind(parts.task, parts.model, job.training, comm, parts.device)
+    if resumed.state is None:
+        _begin_with_weights(parts)
+    stepper = _stepper_kind(job.training)(parts.task, parts.model, job.training, comm, parts.device)
     train = parts.task.train_samples()
     witness = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if parts.tells else None
     announcer = witness if comm.rank == 0 else None
@@ -170,12 +180,12 @@ def _assembled(parts: _Parts, kind: type[ExactStepper] | type[PlainStepper]) -> 
         nodes=len(parts.round.nodes),
     )
     _continue_from(resumed, loop, stepper)
-    resumed = replace(resumed, state=None)  # else every rank would keep its memory for the whole round
-    _note_fitness(parts, loop, announcer)
-    _say_where_it_begins(parts, loop, resumed, skipped, witness)
-    if saver and resumed.source in ("peer", "store"):
+    if saver and resumed.state and resumed.source in ("peer", "store"):
         # Were the rank that gave us the state to die now, this node could still go on from here.
-        saver.save(loop.state(), upload=False)
+        saver.save(resumed.state, upload=False)
+    _note_fitness(parts, loop, announcer, resumed)
+    resumed = replace(resumed, state=None)  # else every rank would keep its memory for the whole round
+    _say_where_it_begins(parts, loop, resumed, skipped, witness)
     yield loop
     if saver:
         saver.close()
@@ -241,7 +251,7 @@ def _saver(parts: _Parts, local: LocalCheckpoints, epoch_steps: int, announcer: 
 def _continue_from(resumed: Resumed, loop: Loop, stepper: Stepper) -> None:
     if resumed.state is None:
         return
-    restore(resumed.state, stepper.model, stepper.optimizer, stepper.scaler)
+    stepper.restore(resumed.state)
     loop.step = resumed.state.step
     loop.history = list(resumed.state.history)
     loop.inexact_since = resumed.state.inexact_since
@@ -250,14 +260,25 @@ def _continue_from(resumed: Resumed, loop: Loop, stepper: Stepper) -> None:
         loop.counter.write(loop.step)
 
 
-def _note_fitness(parts: _Parts, loop: Loop, announcer: Announcer | None) -> None:
-    """From here on the run is inexact if any member computes on another kind of device (the user allowed it)."""
-    unfit = parts.comm.vote(int(not parts.round.fit))[0]
-    inexact = bool(unfit) or not parts.job.training.exact
-    if inexact and loop.inexact_since is None:
+def _note_fitness(parts: _Parts, loop: Loop, announcer: Announcer | None, resumed: Resumed) -> None:
+    """From here on the run is inexact if any member computes on another kind of device (the user allowed it), or if the
+    bits depend on a number of ranks and it is another one now (so the user chose other nodes)."""
+    reasons = []
+    if parts.comm.vote(int(not parts.round.fit))[0]:
+        reasons.append("a node with another device fingerprint takes part (on_mismatch: continue)")
+    training, exact = parts.job.training, parts.job.training.exact
+    now = parts.comm.world_size if training.strategy == "fsdp" else None
+    if resumed.state and resumed.state.summed_over != now:
+        before = resumed.state.summed_over
+        reasons.append(f"strategy {training.strategy}: {_ranks(now)} go on with what {_ranks(before)} began")
+    if (reasons or not exact) and loop.inexact_since is None:
         loop.inexact_since = loop.step
-        if announcer and parts.job.training.exact:
-            announcer.inexact(loop.step, "a node with another device fingerprint takes part (on_mismatch: continue)")
+        if announcer and exact:
+            announcer.inexact(loop.step, "; ".join(reasons))
+
+
+def _ranks(count: int | None) -> str:
+    return "replicated ranks" if count is None else f"{count} ranks of fsdp"
 
 
 def _pin_data(store: Store, job: Job, task: Task) -> None:
@@ -273,6 +294,26 @@ def _pin_data(store: Store, job: Job, task: Task) -> None:
             ) from error
 
 
+def _begin_with_weights(parts: _Parts) -> None:
+    """Give the model what `model.weights` names, and let the run's first beginning say what that was: another one, the
+    first having left no state, must be the same. Raises UsageError."""
+    job = parts.job
+    parts.task.initialise(parts.model)
+    if job.model_weights is None or parts.comm.rank != 0 or not parts.round.fit:
+        return
+    tensors = {WEIGHTS + name: tensor for name, tensor in parts.model.state_dict().items()}
+    state = TrainingState(step=0, tensors=tensors, scaler={}, schedule={})
+    pin = json.dumps({"weights": job.model_weights, "sha256": state.weights_sha256()}).encode()
+    try:
+        parts.store.create(layout.weights_pin(job.run), pin)
+    except ObjectExists as error:
+        if parts.store.get(layout.weights_pin(job.run)).data != pin:
+            raise UsageError(
+                f"model.weights: the content of {job.model_weights} has changed since the run began; "
+                "put it back as it was, or start a new run"
+            ) from error
+
+
 def _announce_done(job: Job, store: Store, task: Task) -> None:
     prefix = layout.checkpoints(job.run)
     newest = max(committed_steps(store, prefix), default=None)
@@ -280,22 +321,6 @@ def _announce_done(job: Job, store: Store, task: Task) -> None:
         raise UsageError("training is done, but the store took no checkpoint; see the log for the reason")
     uri = object_uri(store.uri, manifest_key(prefix, newest))
     announce_done(store, job.run, job.incarnation, read_manifest(store, prefix, newest), uri, task.loss_name)
-
-
-def _task_context(job: Job, store: Store) -> TaskContext:
-    return TaskContext(
-        options=job.task_options,
-        model_name=job.model,
-        model_options=job.model_options,
-        model_weights=job.model_weights,
-        dataset=job.dataset,
-        data_fraction=job.data_fraction,
-        needs=job.needs,
-        store=store,
-        cache_dir=job.work_dir.parent / "cache",
-        cache_bytes=job.data_cache,
-        seed=job.training.seed,
-    )
 
 
 def _describe_failure(job: Job, rank: int, step: int, error: BaseException) -> None:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from starling.infra.store import Store, open_store
-from starling.trainer.data.order import eval_batches, shard_samples, steps_per_epoch
+from starling.trainer.data.order import eval_batches, plain_order, shard_samples, steps_per_epoch
 from starling.trainer.data.prepare import prepare
 from starling.trainer.task import Task, TaskContext
 from starling.trainer.tasks.loading import load_task
@@ -40,7 +40,8 @@ def train(task: Task, *, epochs: int, lr: float) -> dict[str, float]:
     model, samples = task.build_model(), task.train_samples()
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     for step in range(epochs * steps_per_epoch(len(samples), 64)):
-        indices, weights = shard_samples(len(samples), 64, 1, seed=0, step=step, shard=0)
+        epoch, step_in_epoch = divmod(step, steps_per_epoch(len(samples), 64))
+        indices, weights = shard_samples(plain_order(len(samples), 0, epoch), 64, 1, step_in_epoch, 0)
         losses = task.score(model, samples.batch(indices, seed=0, epoch=0)).losses
         optimizer.zero_grad()
         ((losses * torch.tensor(weights)).sum() / sum(weights)).backward()

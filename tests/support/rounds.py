@@ -42,6 +42,10 @@ def training_spec(**changes: Any) -> dict[str, Any]:
         "on_mismatch": "refuse",
         "threads_per_rank": 1,
         "device": "cpu",
+        "phases": [],
+        "strategy": "replicated",
+        "activation_checkpointing": False,
+        "channels_last": False,
         **changes,
     }
 
@@ -54,6 +58,7 @@ def probe_spec(
         "task": {"name": "tests.support.tasks:ProbeTask", "options": options or {}},
         "model": None,
         "data": None,
+        "needs": {},
         "training": training_spec(**training),
         "checkpoint": {"every_steps": None, "every_minutes": None, "keep": 3},
         "nodes": {"min": 1, "max": 4, "gpus_per_node": 0, "ranks_per_node": ranks},

@@ -26,8 +26,8 @@ MAY_IMPORT = {
     "trainer": {"infra", "trainer"},
     "cli": {"infra", "orchestrator", "cli"},
 }
-PREPARES_DATA = "starling.trainer.data."
-"""The one part of the trainer that the command line uses, and only inside the functions that need it."""
+FOR_THE_COMMAND_LINE = ("starling.trainer.data.", "starling.trainer.judging.")
+"""The parts of the trainer that the command line uses, and only inside the functions that need them."""
 
 UNPICKLING_MODULES = {
     "pickle",
@@ -44,6 +44,8 @@ UNPICKLING_CALLS = {
     *("torch.load", "torch.jit.load", "torch.package.PackageImporter", "pandas.read_pickle"),
     *("yaml.unsafe_load", "yaml.full_load", "yaml.UnsafeLoader", "yaml.FullLoader", "yaml.Loader"),
 }
+VENDOR_FILES = "starling/trainer/models/vendor_files.py"
+"""Reads weights that came with a package or from torchvision, never from a store: `torch.load`, of tensors alone."""
 OBJECT_COLLECTIVES = {
     *("broadcast_object_list", "all_gather_object", "gather_object", "scatter_object_list"),
     *("send_object_list", "recv_object_list"),
@@ -102,8 +104,8 @@ def test_packages_import_in_one_direction_only() -> None:
             parts = name.split(".")
             if parts[0] != "starling" or len(parts) < 2 or here not in MAY_IMPORT:
                 continue
-            prepares = here == "cli" and f"{name}.".startswith(PREPARES_DATA)
-            if parts[1] not in MAY_IMPORT[here] and not prepares:
+            offered = here == "cli" and f"{name}.".startswith(FOR_THE_COMMAND_LINE)
+            if parts[1] not in MAY_IMPORT[here] and not offered:
                 broken.append(f"{short(path)}:{line}: {here} must not import {name}")
     assert not broken, "\n".join(broken)
 
@@ -176,11 +178,23 @@ def test_nothing_is_ever_unpickled() -> None:
         ]
         for node in ast.walk(tree):
             name = dotted(node)
+            if name == "torch.load" and short(path) == VENDOR_FILES:
+                continue
             if name in UNPICKLING_CALLS or name.rpartition(".")[2] in OBJECT_COLLECTIVES:
                 broken.append(f"{short(path)}:{node.lineno}: {name}")  # type: ignore[attr-defined]
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
                 broken.append(f"{short(path)}:{node.lineno}: allow_pickle")
     assert not broken, "\n".join(broken)
+
+
+def test_vendors_files_are_read_as_tensors_alone() -> None:
+    tree = tree_of(ROOT / VENDOR_FILES)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node.func) == "torch.load"]
+    assert len(calls) == 1
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in calls[0].keywords}
+    assert given["weights_only"] == "True"
+    stores = [name for name, _ in imports(tree) if "store" in name and "store.locks" not in name]
+    assert stores == []
 
 
 def test_yaml_is_loaded_safely() -> None:

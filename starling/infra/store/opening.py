@@ -78,7 +78,7 @@ def _open_s3(uri: str) -> Store:
         raise UsageError(
             f"bad store {uri!r}: a prefix has at most 100 of [A-Za-z0-9._=-/], like s3://my-bucket/starling"
         )
-    options = _s3_options(uri, parts)
+    options = s3_options(uri, parts)
 
     from starling.infra.store.s3 import S3Store  # botocore takes 0.2 s to import: only for those who use it
 
@@ -92,7 +92,8 @@ def _split(uri: str) -> SplitResult:
         raise UsageError(f"bad store {uri!r}: {error}; give {FORMS}") from error
 
 
-def _s3_options(uri: str, parts: SplitResult) -> dict[str, str]:
+def s3_options(uri: str, parts: SplitResult) -> dict[str, str]:
+    """endpoint_url and region, from the URI or the environment. Raises UsageError for anything else in the query."""
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := sorted(set(options) - {"endpoint_url", "region"}):
         raise UsageError(f"bad store {uri!r}: unknown option {unknown[0]!r}; there are endpoint_url and region")

@@ -37,7 +37,9 @@ from starling.infra.store.s3_errors import (
     was_retried,
 )
 from starling.infra.store.s3_memory import Pieces, RangeReader, fill_memory
+from starling.infra.store.s3_stream import RangeStreams
 from starling.infra.store.s3_transfer import PART, fill_file, upload
+from starling.infra.store.streaming import Take
 from starling.infra.store.writing import aside
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class S3Store:
         self._patience = patience or S3Patience()
         self._clock = clock or SystemClock()
         self._clients = S3Clients(endpoint_url=endpoint_url, region=region, patience=self._patience)
+        self._streams = RangeStreams(self._patience.read_timeout)
 
     @property
     def uri(self) -> str:
@@ -220,6 +223,16 @@ class S3Store:
             return b""
         part = self._read_part(key, offset, length)
         return part[0] if part else b""
+
+    def stream_range(self, key: str, offset: int, length: int, take: Take) -> int:
+        place = self._place(key)
+        with self._errors("read", key):
+            done = self._streams.read(self._client, place["Bucket"], place["Key"], offset, length, take)
+        if done < length:
+            rest = self.read_range(key, offset + done, length - done)
+            take(memoryview(rest))
+            done += len(rest)
+        return done
 
     @property
     def _client(self) -> S3Client:

@@ -1,8 +1,9 @@
-"""What a prepared dataset is: `data/<name>/index.json` and the shards it names.
+"""What a prepared dataset is: a folder with `index.json` and the shards it names.
 
 Shards are plain tar files (`tar xf` gives the images back) whose names hold their own hash, so preparing other
-content under the same name never changes a shard that somebody is reading. The index is written last: a dataset
-exists once its index does.
+content under the same name never changes a shard that somebody is reading. Within a split the samples lie in the
+order of a hash of their keys: every shard is a random sample of its split. The index is written last: a dataset
+exists once its index does. docs/data.md describes the format.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -17,9 +19,10 @@ from pydantic import Field
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, UsageError
 from starling.infra.records import Record
-from starling.infra.store import Store, object_uri, open_store
+from starling.infra.store import Store, object_uri
+from starling.infra.store.anywhere import Storage, open_storage
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 """Version of the index's own layout."""
 
 INDEX = "index.json"
@@ -68,27 +71,79 @@ class ImageFormat(Record):
         return 1 if self.mode == "L" else 3
 
 
-class Unreadable(Record):
+class Why(StrEnum):
+    """Why something that the source names is no sample."""
+
+    UNREADABLE = "unreadable"
+    """The image cannot be read or decoded."""
+    MISSING = "missing"
+    """The table of labels names it, and it is not there."""
+    UNLABELLED = "unlabelled"
+    """The image is there, and the table has no label for it."""
+    DUPLICATE = "duplicate"
+    """A row of the table that says again what another one said."""
+
+
+class LeftOut(Record):
     key: str
+    why: Why
     reason: str
+    """For people."""
+
+
+class PreparedWith(Record):
+    """What decides a dataset's content besides its source."""
+
+    layout: str
+    """How the source was read: "class folders", "split folders", "digits", or which CSV and columns."""
+    size: int | None = None
+    """Side of the square images, pixels; None: they kept their sizes."""
+    crop_retina: bool = False
+    quality: int | None = None
+    """Of the JPEG compression; None: no image was compressed anew as JPEG."""
+    lossless: bool = False
+    """Images that were compressed anew are PNG."""
+    shard_bytes: int
+    """No shard is larger, unless one image alone is."""
+    split_by: Literal["hash", "column", "folders"]
+    split_fraction: float | None = None
+    """Part of each class (or of the patients) that validates; None: not split here."""
+    patient_wise: bool = False
+    """No patient has images in two splits: what tells the patient is in the images' names."""
 
 
 class DatasetIndex(Record):
     """Everything about a prepared dataset except the images."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: str
     source: str
     """What it was prepared from; informative only."""
+    inputs_sha256: Sha256
+    """Over what was listed at the source (names, sizes, times of change or etags, labels) and `prepared`: tells without
+    reading an image that preparing again would change nothing."""
     content_sha256: Sha256
     """Over classes, image format, samples and shards: equal if and only if the training data is."""
     classes: list[str]
+    """In the order of the labels: numerically if all are numbers, else by name."""
     image: ImageFormat
     splits: dict[str, Split]
-    unreadable: list[Unreadable]
-    """Images that were left out."""
+    prepared: PreparedWith
+    left_out: list[LeftOut]
+    """Everything that was named or found and is no sample, with reasons."""
+    left_out_counts: dict[str, int]
+    """Why -> how many, of `left_out`."""
+    whole_images: int
+    """Images in which the retina crop found no disc, and left as they were; 0 without it."""
     ignored: dict[str, int]
     """What else lay in the source: kind -> count."""
+
+    def class_counts(self, split: str) -> list[int]:
+        """Samples of each class in a split."""
+        counts = [0] * len(self.classes)
+        for sample in self.splits[split].samples:
+            counts[sample.label] += 1
+        return counts
 
     def to_bytes(self) -> bytes:
         """Without indentation: an index has a row for every image."""
@@ -97,10 +152,15 @@ class DatasetIndex(Record):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetPlace:
-    """A dataset's folder: a store, and the prefix of all its keys."""
+    """A dataset's folder: a store (or another place that fsspec knows), and the prefix of all its keys."""
 
-    store: Store
+    store: Storage
     prefix: str
+
+    @property
+    def uri(self) -> str:
+        """Under which this dataset is found from anywhere."""
+        return object_uri(self.store.uri, self.prefix.rstrip("/")) if self.prefix else self.store.uri
 
     @property
     def index_key(self) -> str:
@@ -109,11 +169,25 @@ class DatasetPlace:
     def shard_key(self, shard: Shard) -> str:
         return self.prefix + shard.key
 
+    def holds(self, shard: Shard) -> bool:
+        """Whether this shard is there, in its full size; its key tells its content."""
+        try:
+            return self.store.stat(self.shard_key(shard)).size == shard.size
+        except ObjectNotFound:
+            return False
+
+    def read_shard(self, shard: Shard, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset + length) of a shard; shorter only at its end. Raises the store's errors."""
+        return self.store.read_range(self.shard_key(shard), offset, length)
+
 
 def locate(store: Store, dataset: str) -> DatasetPlace:
-    """Find a dataset by its name in `store`, or by the full URI of its folder (`s3://bucket/mine/data/digits`)."""
+    """Find a dataset by its name in `store`, or by the full URI of its folder (`s3://bucket/mine/data/digits`).
+
+    Any URI that fsspec knows will do. Raises UsageError for one that cannot be opened.
+    """
     if is_uri(dataset):
-        return DatasetPlace(store=open_store(dataset), prefix="")
+        return DatasetPlace(store=open_storage(dataset), prefix="")
     return DatasetPlace(store=store, prefix=layout.dataset(check_name(dataset)))
 
 
@@ -143,7 +217,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def name_of(dataset: str) -> str:
+    """The name of a dataset given by name or by URI. UsageError if it cannot be one."""
+    return check_name(dataset.partition("?")[0].rstrip("/").rpartition("/")[2] if is_uri(dataset) else dataset)
+
+
 def is_uri(dataset: str) -> bool:
+    """Whether this is a dataset's own URI or absolute path rather than a name in a store."""
     return "://" in dataset or dataset.startswith("/")
 
 
@@ -154,13 +234,11 @@ def dataset_uri(store: Store, name: str) -> str:
 
 def prepare_command(store: Store, dataset: str) -> str:
     """The command that would prepare this dataset; the source is for the user to fill in unless it is obvious."""
-    uri, name = store.uri, dataset
     if is_uri(dataset):
-        path, mark, query = dataset.partition("?")
-        folder, _, name = path.rstrip("/").rpartition("/")
-        uri = folder.removesuffix("/data") + mark + query
-    source = "digits" if name == "digits" else "FOLDER_OF_IMAGES"
-    return shlex.join(["starling", "data", "prepare", name, "--from", source, "--store", uri])
+        source = "digits" if dataset.rstrip("/").endswith("/digits") else "FOLDER_OF_IMAGES"
+        return shlex.join(["starling", "data", "prepare", source, dataset])
+    source = "digits" if dataset == "digits" else "FOLDER_OF_IMAGES"
+    return shlex.join(["starling", "data", "prepare", source, dataset, "--store", store.uri])
 
 
 def _missing(store: Store, dataset: str) -> str:

@@ -1,170 +1,132 @@
-"""Turns images into a dataset in a store: shards first, the index last."""
+"""Turns images into a dataset: list and plan, pack shards, write the index last.
+
+1. The source is listed and everything is decided from the listing: classes, splits, the order of images (`plan`).
+2. Images are read, checked and rendered in parallel and packed into shards in that order (`rendering`, `packing`).
+3. The index is written under a condition: a dataset exists, or is another one, from then on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from collections import Counter
 from typing import Any
-from zlib import crc32
 
-from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectExists, ObjectNotFound, UsageError, VersionConflict
 from starling.infra.store import Store
-from starling.trainer.data.decode import Inspected, common_format, inspect
+from starling.trainer.data.decode import Inspected, common_format
 from starling.trainer.data.index import (
     FORMAT,
     DatasetIndex,
     DatasetPlace,
     ImageFormat,
-    Sample,
-    Shard,
+    LeftOut,
     Split,
-    Unreadable,
-    check_name,
-    dataset_uri,
+    Why,
+    locate,
+    name_of,
 )
-from starling.trainer.data.shard import ShardWriter
-from starling.trainer.data.source import FoundImage, Source, find_images
+from starling.trainer.data.packing import Packing
+from starling.trainer.data.plan import Plan, make_plan
+from starling.trainer.data.preparing_progress import Pace, Progress
+from starling.trainer.data.rendering import Renderer, useful_workers
+from starling.trainer.data.rendition import Rendition
+from starling.trainer.data.sources.found import LabelTable
+from starling.trainer.data.sources.listing import find_images
 
 SHARD_BYTES = 32 * 2**20
-READ_AT_ONCE = 64
-
-Progress = Callable[[str], None]
 
 
 def prepare(
     source: str,
     store: Store,
-    name: str,
+    dest: str,
     *,
-    progress: Progress | None = None,
+    labels: LabelTable | None = None,
+    rendition: Rendition | None = None,
+    fraction: float | None = None,
     shard_bytes: int = SHARD_BYTES,
+    workers: int | None = None,
+    again: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Prepare "digits" or an image folder as dataset `name`; return what `starling data prepare --json` prints.
+    """Prepare "digits", a folder or a URI as a dataset; return what `starling data prepare --json` prints.
 
-    The same images give the same bytes: what the store already has is not uploaded again. Other content under the
-    same name replaces the index; shards of the old one stay. UsageError if the source is not usable.
+    `dest` is a name in `store`, or a folder or URI. The same images give the same bytes, whatever `workers` is: what
+    is there already is not uploaded again (unless `again`). Other content under the same name replaces the index;
+    shards of the old one stay. Raises UsageError if the source is not usable, and the store's errors; then no index
+    was written, and the next try goes on where this one ended.
     """
-    place = DatasetPlace(store=store, prefix=layout.dataset(check_name(name)))
-    job = _Job(place, find_images(source), shard_bytes, progress or (lambda line: None))
-    index = job.index(name, job.write())
+    tell = progress or (lambda line: None)
+    place, name = locate(store, dest), name_of(dest)
+    rendition = rendition or Rendition()
+    plan = make_plan(find_images(source, labels), rendition, fraction=fraction, shard_bytes=shard_bytes)
+    if not again and (there := _already(place, plan)) is not None:
+        tell(f"dataset {name} was already prepared from just these files; nothing changed")
+        return _summary(place, there, uploaded=0, replaced=None)
+    images = [image for split in plan.splits.values() for image in split]
+    tell(f"{len(images):,} images in {len(plan.classes)} classes ({plan.source.layout})")
+    with Renderer(rendition, workers or useful_workers(images)) as renderer:
+        packing = Packing(place, plan, renderer, Pace(len(images), "images", tell), again)
+        splits = packing.run()
+    index = _index(name, plan, splits, packing)
+    _check(index)
     replaced = _commit(place, index)
+    packing.forget()
     if replaced is None:
-        job.progress(f"dataset {name} was already prepared with this content; nothing changed")
-    elif replaced:
-        job.progress(f"dataset {name} had other content before ({replaced[:12]}); runs begun on it will differ")
-    return _summary(place, index, job.uploaded, replaced)
+        tell(f"dataset {name} was already prepared with this content; nothing changed")
+    elif replaced not in ("", index.content_sha256):
+        tell(f"dataset {name} had other content before ({replaced[:12]}); runs begun on it will differ")
+    return _summary(place, index, uploaded=packing.uploaded, replaced=replaced)
 
 
-@dataclass
-class _Job:
-    """One preparation under way."""
-
-    place: DatasetPlace
-    source: Source
-    shard_bytes: int
-    progress: Progress
-    seen: set[Inspected] = field(default_factory=set)
-    unreadable: list[Unreadable] = field(default_factory=list)
-    uploaded: int = 0
-
-    @property
-    def classes(self) -> list[str]:
-        return sorted({image.class_name for image in self.source.images})
-
-    def write(self) -> dict[str, Split]:
-        """Upload all shards that the store lacks."""
-        splits = {}
-        with tempfile.TemporaryDirectory(prefix="starling-prepare-") as folder:
-            for name in sorted({image.split for image in self.source.images}):
-                images = [image for image in self.source.images if image.split == name]
-                splits[name] = self._split(name, sorted(images, key=lambda image: image.key), Path(folder))
-        _check(splits, self.classes, self.unreadable)
-        return splits
-
-    def index(self, name: str, splits: dict[str, Split]) -> DatasetIndex:
-        image = common_format(self.seen)
-        return DatasetIndex(
-            name=name,
-            source=self.source.description,
-            content_sha256=_content_hash(self.classes, image, splits),
-            classes=self.classes,
-            image=image,
-            splits=splits,
-            unreadable=self.unreadable,
-            ignored=self.source.ignored,
-        )
-
-    def _split(self, name: str, images: list[FoundImage], folder: Path) -> Split:
-        labels = {class_name: label for label, class_name in enumerate(self.classes)}
-        samples: list[Sample] = []
-        shards: list[Shard] = []
-        readable = self._readable(images)
-        waiting = next(readable, None)
-        while waiting:
-            with ShardWriter(folder / "shard.tar") as shard:
-                while waiting and (shard.size == 0 or shard.size + len(waiting[1]) <= self.shard_bytes):
-                    image, data = waiting
-                    offset = shard.add(image.key, data)
-                    label = labels[image.class_name]
-                    samples.append(Sample(len(shards), offset, len(data), label, crc32(data), image.key))
-                    waiting = next(readable, None)
-                shards.append(self._upload(shard, f"{name}/shard-{len(shards):05}"))
-            self.progress(f"{name}: {len(samples)} of {len(images)} images in {len(shards)} shards")
-        return Split(samples=samples, shards=shards)
-
-    def _readable(self, images: list[FoundImage]) -> Iterator[tuple[FoundImage, bytes]]:
-        """Images with their bytes, in order; those that cannot be read or decoded go to `unreadable`."""
-        remaining = iter(images)
-        with ThreadPoolExecutor(thread_name_prefix="prepare") as pool:
-            while chunk := list(islice(remaining, READ_AT_ONCE)):
-                for image, result in zip(chunk, pool.map(_read, chunk), strict=True):
-                    if isinstance(result, str):
-                        self.unreadable.append(Unreadable(key=image.key, reason=result))
-                        self.progress(f"left out {image.key}: {result}")
-                    else:
-                        self.seen.add(result[1])
-                        yield image, result[0]
-
-    def _upload(self, shard: ShardWriter, stem: str) -> Shard:
-        sha256 = shard.finish()
-        written = Shard(key=f"{stem}-{sha256[:16]}.tar", size=shard.size, sha256=sha256)
-        if not _holds(self.place, written):
-            self.place.store.upload(shard.path, self.place.shard_key(written))
-            self.uploaded += 1
-        return written
+def count_training(source: str) -> int:
+    """Training samples that `prepare` would find, if all images can be read. Raises UsageError like `prepare`."""
+    plan = make_plan(find_images(source), Rendition(), fraction=None, shard_bytes=SHARD_BYTES)
+    return len(plan.splits["train"])
 
 
-def _read(image: FoundImage) -> tuple[bytes, Inspected] | str:
-    """An image's bytes and kind, or why it cannot be used."""
+def _already(place: DatasetPlace, plan: Plan) -> DatasetIndex | None:
+    """The dataset that is there, if it was made from the same files in the same way and all its shards are there."""
     try:
-        data = image.read()
-        return data, inspect(data)
-    except Exception as error:  # Pillow raises almost anything on damaged input; the user gets it as the reason
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        index = DatasetIndex.from_bytes(place.store.get(place.index_key).data)
+    except (ObjectNotFound, ObjectCorrupt):
+        return None
+    same = index.inputs_sha256 == plan.inputs_sha256
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    return index if same and all(map(place.holds, shards)) else None
 
 
-def _check(splits: dict[str, Split], classes: list[str], unreadable: list[Unreadable]) -> None:
-    learnt = {sample.label for sample in splits["train"].samples}
-    if missing := [name for label, name in enumerate(classes) if label not in learnt]:
-        example = f" (for instance {unreadable[0].key}: {unreadable[0].reason})" if unreadable else ""
-        raise UsageError(f"no readable training image in class {', '.join(missing)}{example}")
-    if empty := [name for name, split in splits.items() if not split.samples]:
-        raise UsageError(f"no readable image in split {', '.join(empty)} (see the reasons listed)")
+def _index(name: str, plan: Plan, splits: dict[str, Split], packing: Packing) -> DatasetIndex:
+    left_out = plan.source.left_out + packing.left_out
+    image = common_format(Inspected(*kind) for part in packing.parts for kind in part.kinds)
+    return DatasetIndex(
+        name=name,
+        source=plan.source.description,
+        inputs_sha256=plan.inputs_sha256,
+        content_sha256=_content_hash(plan.classes, image, splits),
+        classes=plan.classes,
+        image=image,
+        splits=splits,
+        prepared=plan.prepared,
+        left_out=left_out,
+        left_out_counts=dict(sorted(Counter(str(entry.why) for entry in left_out).items())),
+        whole_images=sum(part.whole_images for part in packing.parts),
+        ignored=plan.source.ignored,
+    )
 
 
-def _holds(place: DatasetPlace, shard: Shard) -> bool:
-    """Whether the store has this shard; its key tells its content."""
-    try:
-        return place.store.stat(place.shard_key(shard)).size == shard.size
-    except ObjectNotFound:
-        return False
+def _check(index: DatasetIndex) -> None:
+    counts = index.class_counts("train")
+    if missing := [name for name, count in zip(index.classes, counts, strict=True) if not count]:
+        raise UsageError(f"no readable training image in class {', '.join(missing)}{_example(index.left_out)}")
+    if empty := [name for name, split in index.splits.items() if not split.samples]:
+        raise UsageError(f"no readable image in split {', '.join(empty)}{_example(index.left_out)}")
+
+
+def _example(left_out: list[LeftOut]) -> str:
+    unreadable = [entry for entry in left_out if entry.why == Why.UNREADABLE]
+    return f" (for instance {unreadable[0].key}: {unreadable[0].reason})" if unreadable else ""
 
 
 def _content_hash(classes: list[str], image: ImageFormat, splits: dict[str, Split]) -> str:
@@ -182,11 +144,11 @@ def _commit(place: DatasetPlace, index: DatasetIndex) -> str | None:
     while True:
         try:
             current = place.store.get(place.index_key)
-            before = _content_of(current.data)
-            if before == index.content_sha256:
+            if current.data == index.to_bytes():
                 return None
+            before = _content_of(current.data)
             place.store.replace(place.index_key, index.to_bytes(), current.version)
-            return before
+            return None if before == index.content_sha256 else before
         except ObjectNotFound:
             try:
                 place.store.create(place.index_key, index.to_bytes())
@@ -204,20 +166,24 @@ def _content_of(data: bytes) -> str:
         return "damaged"  # whatever it was, it gives way to an index that can be read
 
 
-def _summary(place: DatasetPlace, index: DatasetIndex, uploaded: int, replaced: str | None) -> dict[str, Any]:
+def _summary(place: DatasetPlace, index: DatasetIndex, *, uploaded: int, replaced: str | None) -> dict[str, Any]:
     shards = [shard for split in index.splits.values() for shard in split.shards]
     return {
         "dataset": index.name,
-        "uri": dataset_uri(place.store, index.name),
+        "uri": place.uri,
         "content_sha256": index.content_sha256,
         "classes": index.classes,
         "image": index.image.model_dump(),
         "splits": {name: len(split.samples) for name, split in index.splits.items()},
+        "class_counts": {name: index.class_counts(name) for name in index.splits},
+        "prepared": index.prepared.model_dump(),
         "shards": len(shards),
         "bytes": sum(shard.size for shard in shards),
         "uploaded_shards": uploaded,
         "already_prepared": replaced is None,
         "replaced": replaced or None,
-        "unreadable": [entry.model_dump() for entry in index.unreadable],
+        "left_out": [entry.model_dump(mode="json") for entry in index.left_out],
+        "left_out_counts": index.left_out_counts,
+        "whole_images": index.whole_images,
         "ignored": index.ignored,
     }

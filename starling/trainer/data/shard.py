@@ -18,11 +18,15 @@ class ShardWriter:
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
 
+    def size_with(self, name: str, data: bytes) -> int:
+        """Size of the finished file if this member were added and no other."""
+        padded = len(_header(name, data)) + len(data) + -len(data) % tarfile.BLOCKSIZE
+        end = self.size + padded + 2 * tarfile.BLOCKSIZE
+        return end + -end % tarfile.RECORDSIZE
+
     def add(self, name: str, data: bytes) -> int:
         """Append a member; return the offset of its first byte."""
-        info = tarfile.TarInfo(name)  # mode 0644, owner 0, time 0: no trace of who prepared it, or when
-        info.size = len(data)
-        self._write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        self._write(_header(name, data))
         offset = self.size
         self._write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
@@ -46,3 +50,9 @@ class ShardWriter:
         self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
+
+
+def _header(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)  # mode 0644, owner 0, time 0: no trace of who prepared it, or when
+    info.size = len(data)
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import nn
 
 from starling.infra.errors import UsageError
+from starling.trainer.models.efficientnet_lite import EfficientNetLite0
+from starling.trainer.models.head import put_head
+from starling.trainer.models.pratt_cnn import PrattCNN
 from starling.trainer.models.small_cnn import SmallCNN
 from starling.trainer.models.torchvision_shim import import_torchvision
 from starling.trainer.options import describe
 
 SMALL_CNN = "small-cnn"
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+PRATT_CNN = "pratt-cnn"
 TORCHVISION = "torchvision/"
 
 # Their constructors would add a second output, and one of them warns about how it initialises weights.
@@ -23,6 +28,9 @@ TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+Options = TypeVar("Options", bound=BaseModel)
+
+
 class SmallCNNOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -30,25 +38,56 @@ class SmallCNNOptions(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-def build(name: str, options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
-    """A freshly initialised image classifier ("small-cnn" or "torchvision/<name>") with these inputs and outputs.
+class LiteOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    `options` go to the model's constructor. UsageError for a name or an option that does not exist.
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+
+class PrattCNNOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    channels: list[PositiveInt] = Field(default=[32, 64, 128, 256, 512], min_length=1)
+    dense: PositiveInt = 1024
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+def build(name: str, options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
+    """A freshly initialised image classifier ("small-cnn", "efficientnet-lite0", "pratt-cnn" or "torchvision/<name>")
+    with these inputs and outputs.
+
+    `options` go to the model's constructor, `options.head` to `put_head`. UsageError for a name or an option that does
+    not exist.
     """
+    own = {key: value for key, value in options.items() if key != "head"}
     if name == SMALL_CNN:
-        return _small_cnn(options, num_classes=num_classes, in_channels=in_channels)
-    if name.startswith(TORCHVISION):
-        return _torchvision(name.removeprefix(TORCHVISION), options, num_classes=num_classes, in_channels=in_channels)
-    known = [SMALL_CNN, *(TORCHVISION + each for each in _torchvision_names())]
-    raise UsageError(_unknown(name, known))
+        model = _small_cnn(own, num_classes=num_classes, in_channels=in_channels)
+    elif name == EFFICIENTNET_LITE0:
+        dropout = _parse(LiteOptions, own).dropout
+        model = EfficientNetLite0(num_classes=num_classes, in_channels=in_channels, dropout=dropout)
+    elif name == PRATT_CNN:
+        chosen = _parse(PrattCNNOptions, own)
+        model = PrattCNN(num_classes=num_classes, in_channels=in_channels, **chosen.model_dump())
+    elif name.startswith(TORCHVISION):
+        model = _torchvision(name.removeprefix(TORCHVISION), own, num_classes=num_classes, in_channels=in_channels)
+    else:
+        known = [SMALL_CNN, EFFICIENTNET_LITE0, PRATT_CNN, *(TORCHVISION + each for each in _torchvision_names())]
+        raise UsageError(_unknown(name, known))
+    if "head" in options:
+        put_head(model, options["head"])
+    return model
 
 
 def _small_cnn(options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
-    try:
-        chosen = SmallCNNOptions.model_validate(options)
-    except ValidationError as error:
-        raise UsageError(describe(error, "model.options", SmallCNNOptions)) from error
+    chosen = _parse(SmallCNNOptions, options)
     return SmallCNN(num_classes=num_classes, in_channels=in_channels, channels=chosen.channels, dropout=chosen.dropout)
+
+
+def _parse(kind: type[Options], options: dict[str, Any]) -> Options:
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        raise UsageError(describe(error, "model.options", kind)) from error
 
 
 def _torchvision(name: str, options: dict[str, Any], *, num_classes: int, in_channels: int) -> nn.Module:
@@ -57,7 +96,8 @@ def _torchvision(name: str, options: dict[str, Any], *, num_classes: int, in_cha
         raise UsageError(_unknown(TORCHVISION + name, [TORCHVISION + each for each in names]))
     if fixed := sorted(options.keys() & {"weights", "num_classes"}):
         raise UsageError(
-            f"model.options.{fixed[0]}: cannot be set; models start untrained, and the dataset tells their classes"
+            f"model.options.{fixed[0]}: cannot be set; the task tells a model's classes, and model.weights what it "
+            "starts from"
         )
     models = import_torchvision().models
     settings = TORCHVISION_DEFAULTS.get(name, {}) | options | {"weights": None, "num_classes": num_classes}
@@ -93,5 +133,6 @@ def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
 
 def _unknown(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {SMALL_CNN} and {TORCHVISION}<name>"
+    there = f"there are {SMALL_CNN}, {EFFICIENTNET_LITE0}, {PRATT_CNN} and {TORCHVISION}<name>"
+    hint = f"did you mean {' or '.join(close)}?" if close else there
     return f"model: there is no model {name!r}; {hint}"

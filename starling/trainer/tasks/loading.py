@@ -11,22 +11,29 @@ from starling.infra.errors import UsageError
 from starling.trainer.models.torchvision_shim import declare_missing_operators
 from starling.trainer.task import Task, TaskContext
 
-CLASSIFICATION = "classification"
+BUILT_IN = {
+    "classification": "starling.trainer.tasks.classification:ClassificationTask",
+    "grading": "starling.trainer.tasks.grading:GradingTask",
+    "lesions": "starling.trainer.tasks.lesions:LesionsTask",
+    "fusion": "starling.trainer.tasks.fusion:FusionTask",
+}
+"""Name in a spec -> module and class; imported only when it is asked for."""
 
 
 def load_task(name: str, context: TaskContext) -> Task:
-    """Construct "classification", or a user's "module:Class" from sys.path (the spec's `code:` folder is on it).
+    """Construct a built-in task, or a user's "module:Class" from sys.path (the spec's `code:` folder is on it).
 
     UsageError if there is no such module or class, or if it is no Task. Errors that the user's own code raises pass
     through as they are, with its traceback.
     """
-    if name == CLASSIFICATION:
-        from starling.trainer.tasks.classification import ClassificationTask
-
-        return ClassificationTask(context)
+    if name in BUILT_IN:
+        built_in_module, _, built_in_class = BUILT_IN[name].partition(":")
+        task: Task = getattr(importlib.import_module(built_in_module), built_in_class)(context)
+        return task
     module_name, colon, class_name = name.partition(":")
     if not (module_name and colon and class_name):
-        raise UsageError(f'task: there is no task {name!r}; write "{CLASSIFICATION}", or "module:Class" for your own')
+        known = ", ".join(BUILT_IN)
+        raise UsageError(f"task: there is no task {name!r}; there are {known}, or module:Class for your own")
     return _task_class(name, _import(module_name), class_name)(context)
 
 

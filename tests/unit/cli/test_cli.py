@@ -103,7 +103,7 @@ def test_plan_writes_nothing(starling: Starling, store: Store, spec_file: Path) 
     ("arguments", "said"),
     [
         (["-o", "training.epoch=3"], "training.epoch: unknown key; did you mean epochs?"),
-        ([], "starling data prepare digits --from digits"),
+        ([], "starling data prepare digits digits"),
         (["--provider", "azure"], "provider.name: unknown value 'azure'"),
         (["--store", "ftp://x/y"], "ftp:// is not supported"),
         (["--provider", "aws", "--store", "somewhere"], "nodes on AWS cannot reach the folder"),

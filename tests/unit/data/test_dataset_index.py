@@ -16,16 +16,16 @@ from starling.trainer.data.prepare import prepare
 def test_a_missing_dataset_comes_with_the_command_that_prepares_it(store: Store) -> None:
     with pytest.raises(UsageError) as caught:
         load_index(store, "pets")
-    assert f"starling data prepare pets --from FOLDER_OF_IMAGES --store {store.uri}" in str(caught.value)
+    assert f"starling data prepare FOLDER_OF_IMAGES pets --store {store.uri}" in str(caught.value)
 
 
 def test_the_command_knows_where_digits_come_from(store: Store) -> None:
-    assert prepare_command(store, "digits") == f"starling data prepare digits --from digits --store {store.uri}"
+    assert prepare_command(store, "digits") == f"starling data prepare digits digits --store {store.uri}"
 
 
-def test_the_command_for_a_uri_names_the_store_it_lies_in(store: Store) -> None:
+def test_the_command_for_a_uri_prepares_it_there(store: Store) -> None:
     command = prepare_command(store, "s3://bucket/mine/data/pets?region=eu-west-1")
-    assert command.endswith(" pets --from FOLDER_OF_IMAGES --store 's3://bucket/mine?region=eu-west-1'")
+    assert command == "starling data prepare FOLDER_OF_IMAGES 's3://bucket/mine/data/pets?region=eu-west-1'"
 
 
 def test_a_dataset_is_found_by_its_uri_from_any_store(store: Store, images: Path, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_is_no_index_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store.put("data/pets/index.json", data)
-    with pytest.raises(ObjectCorrupt, match=r"not a dataset index of format 1(.|\n)*Prepare the dataset again with"):
+    with pytest.raises(ObjectCorrupt, match=r"not a dataset index of format 2(.|\n)*Prepare the dataset again with"):
         load_index(store, "pets")
     assert not (tmp_path / "exploded").exists()
 
@@ -69,8 +69,8 @@ def test_what_is_no_index_is_refused(
 def test_another_format_is_refused(store: Store, images: Path) -> None:
     prepare(str(images), store, "pets")
     index = json.loads(store.get("data/pets/index.json").data)
-    store.put("data/pets/index.json", json.dumps(index | {"format": 2}).encode())
-    with pytest.raises(ObjectCorrupt, match="format 1"):
+    store.put("data/pets/index.json", json.dumps(index | {"format": 1}).encode())
+    with pytest.raises(ObjectCorrupt, match="format 2"):
         load_index(store, "pets")
 
 

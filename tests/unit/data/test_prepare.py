@@ -15,8 +15,8 @@ from starling.infra import layout
 from starling.infra.errors import StoreUnavailable, UsageError
 from starling.infra.store import Store
 from starling.trainer.data.index import DatasetIndex, DatasetPlace, load_index
+from starling.trainer.data.patient_split import validation_keys
 from starling.trainer.data.prepare import prepare
-from starling.trainer.data.source import validation_keys
 
 WriteImage = Callable[..., Path]
 
@@ -77,7 +77,7 @@ def test_a_split_folder_keeps_its_splits(store: Store, write_image: WriteImage, 
     prepare(str(root), store, "split")
     index = load_index(store, "split")
     assert class_counts(index, "train") == {"a": 2, "b": 2}
-    assert [sample.key for sample in index.splits[split].samples] == [f"{folder}/a/3.jpeg", f"{folder}/b/3.jpeg"]
+    assert sorted(sample.key for sample in index.splits[split].samples) == [f"{folder}/a/3.jpeg", f"{folder}/b/3.jpeg"]
 
 
 def test_preparing_again_uploads_nothing_and_says_so(store: Store, images: Path) -> None:
@@ -132,8 +132,8 @@ def test_unreadable_images_are_left_out_with_their_reasons(store: Store, images:
     Image.open(images / "cat" / "00.png").save(images / "dog" / "bitmap.png", "BMP")
     lines: list[str] = []
     summary = prepare(str(images), store, "pets", progress=lines.append)
-    reasons = {entry.key: entry.reason for entry in load_index(store, "pets").unreadable}
-    assert reasons == {entry["key"]: entry["reason"] for entry in summary["unreadable"]}
+    reasons = {entry.key: entry.reason for entry in load_index(store, "pets").left_out}
+    assert reasons == {entry["key"]: entry["reason"] for entry in summary["left_out"]}
     assert set(reasons) == {"cat/empty.png", "dog/cut.png", "dog/sixteen.png", "dog/bitmap.png"}
     assert "8 bits" in reasons["dog/sixteen.png"]
     assert any(line.startswith("left out dog/cut.png") for line in lines)
@@ -144,9 +144,8 @@ def test_what_is_no_image_in_a_class_is_counted(store: Store, images: Path) -> N
     (images / "cat" / "notes.txt").touch()
     (images / "cat" / ".DS_Store").touch()
     (images / "README").touch()
-    (images / "nothing").mkdir()
     summary = prepare(str(images), store, "pets")
-    assert summary["ignored"] == {"hidden": 1, ".txt": 1, "outside a class folder": 1, "folder without images": 1}
+    assert summary["ignored"] == {"hidden": 1, ".txt": 1, "outside a class folder": 1}
 
 
 def test_names_that_are_no_unicode_are_spelled_out(store: Store, images: Path) -> None:
@@ -234,7 +233,9 @@ def test_val_and_valid_together_are_refused(store: Store, write_image: WriteImag
 def test_a_class_of_unreadable_images_is_refused(store: Store, images: Path) -> None:
     (images / "bird").mkdir()
     (images / "bird" / "1.png").write_bytes(b"not a picture")
-    with pytest.raises(UsageError, match=r"no readable training image in class bird \(for instance bird/1.png"):
+    with pytest.raises(
+        UsageError, match=r"no readable training image in class bird \(for instance bird/1.png: it is no PNG or JPEG"
+    ):
         prepare(str(images), store, "pets")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -15,7 +15,6 @@ from PIL import Image
 
 from starling.infra.errors import ObjectCorrupt, UsageError
 from starling.infra.store import Store
-from starling.trainer.data.augment import Augment
 from starling.trainer.data.index import DatasetIndex, DatasetPlace, Sample, Shard, Split, load_index, locate
 from starling.trainer.data.prepare import prepare
 from starling.trainer.data.read import ShardSamples
@@ -78,15 +77,59 @@ def test_grey_images_among_coloured_ones_get_three_channels(
     assert torch.equal(grey[0], grey[2])
 
 
-def test_training_is_augmented_and_evaluation_is_not(store: Store, images: Path, tmp_path: Path) -> None:
+def test_training_gets_draws_for_its_entries_and_evaluation_does_not(
+    store: Store, images: Path, tmp_path: Path
+) -> None:
     prepare(str(images), store, "pets")
-    plain = open_samples(store, tmp_path)
-    samples = open_samples(store, tmp_path, augment=Augment(shift=2, flip=True))
-    everything = list(range(16))
-    assert torch.equal(read(samples, everything), read(plain, everything))
-    first = samples.batch(everything, seed=3, epoch=0)["image"]
-    assert not torch.equal(first, read(plain, everything))
-    assert torch.equal(samples.batch([4, 9], seed=3, epoch=0)["image"], first[[4, 9]])
+    asked = []
+
+    def draws(entries: Sequence[int], seed: int, epoch: int) -> dict[str, torch.Tensor]:
+        asked.append((list(entries), seed, epoch))
+        return {"flip": torch.tensor(entries) % 2}
+
+    samples = open_samples(store, tmp_path, draws=draws)
+    assert "flip" not in samples.batch([3, 16 + 3], seed=3, epoch=None)
+    batch = samples.batch([3, 16 + 3], seed=3, epoch=5)
+    assert torch.equal(batch["image"][0], batch["image"][1]), "an entry is a sample and the number of its occurrence"
+    assert batch["flip"].tolist() == [1, 1]
+    assert asked == [([3, 19], 3, 5)]
+
+
+def test_a_subset_is_a_split_of_its_own(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    everything = open_samples(store, tmp_path)
+    chosen = [11, 2, 7, 0]
+    some = open_samples(store, tmp_path, subset=chosen, labels_of={0: 1, 1: 0})
+    assert len(some) == 4
+    assert torch.equal(read(some, [0, 1, 2, 3, 4 + 1]), read(everything, [*chosen, 2]))
+    labels = everything.batch(chosen, seed=0, epoch=None)["label"]
+    assert torch.equal(some.batch(range(4), seed=0, epoch=None)["label"], 1 - labels)
+    assert [some.key(number) for number in range(4)] == [everything.key(number) for number in chosen]
+    assert sorted(some.order(0, 0).tolist()) == [0, 1, 2, 3]
+
+
+def test_the_order_takes_samples_as_often_as_it_is_told(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    counts = torch.tensor([2, 0] * 8)
+    order = open_samples(store, tmp_path, counts=lambda seed, epoch: counts).order(0, 0)
+    assert sorted(order.tolist()) == sorted([*range(0, 16, 2), *range(16, 32, 2)])
+
+
+def test_nothing_is_downloaded_before_it_is_asked_for(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets", shard_bytes=10240)
+    samples = open_samples(store, tmp_path)
+    assert not list((tmp_path / "cache").glob("shards/*/*"))
+    read(samples, [0])
+    assert len(list((tmp_path / "cache").glob("shards/*/*"))) == 1
+    assert len(load_index(store, "pets").splits["train"].shards) > 1
+
+
+def test_files_can_be_had_as_they_are_stored(store: Store, images: Path, tmp_path: Path) -> None:
+    prepare(str(images), store, "pets")
+    samples = open_samples(store, tmp_path)
+    assert [bytes(data) for data in samples.read_bytes([5, 0, 16])] == [
+        (images / samples.key(index)).read_bytes() for index in (5, 0, 0)
+    ]
 
 
 def test_a_missing_split_names_those_there_are(store: Store, images: Path, tmp_path: Path) -> None:
@@ -97,9 +140,9 @@ def test_a_missing_split_names_those_there_are(store: Store, images: Path, tmp_p
 
 def damage_first_image(tmp_path: Path, index: DatasetIndex) -> None:
     split = index.splits["train"]
-    path = tmp_path / "cache" / "shards" / f"{split.shards[0].sha256}.tar"
+    (path,) = (tmp_path / "cache" / "shards" / split.shards[split.samples[0].shard].sha256).iterdir()
     data = bytearray(path.read_bytes())
-    data[split.samples[0].offset + 40] ^= 1
+    data[split.samples[0].offset - int(path.name.partition("-")[0]) + 40] ^= 1
     path.write_bytes(data)
 
 
@@ -119,7 +162,7 @@ def test_a_sample_that_never_matches_its_index_is_an_error(store: Store, images:
         locate(store, "pets"), index.but(splits={"train": wrong}), "train", tmp_path / "cache", memory_bytes=0
     )
     assert read(samples, [1]).shape == (1, 3, 6, 5)
-    with pytest.raises(ObjectCorrupt, match=r"cat/0.\.png in data/pets/train/.* does not match"):
+    with pytest.raises(ObjectCorrupt, match=r"/0.\.png in data/pets/train/.* does not match"):
         read(samples, [0])
 
 

@@ -75,7 +75,7 @@ def test_options_reach_torchvision() -> None:
         ("small_cnn", {}, "no model 'small_cnn'; did you mean small-cnn?"),
         ("resnet18", {}, "did you mean torchvision/resnet18"),
         ("torchvision/resnet19", {}, "did you mean .*torchvision/resnet18"),
-        ("qqq", {}, "there are small-cnn and torchvision/<name>"),
+        ("qqq", {}, "there are small-cnn, efficientnet-lite0, .*and torchvision/<name>"),
         ("torchvision/resnet18", {"depth": 3}, "torchvision's resnet18 refuses .*'depth'"),
         ("torchvision/resnet18", {"weights": "DEFAULT"}, "model.options.weights: cannot be set"),
         ("torchvision/resnet18", {"num_classes": 4}, "model.options.num_classes: cannot be set"),

@@ -53,9 +53,16 @@ def accepted(tmp_path: Path, text: str, *overrides: str) -> Spec:
         ("lr: 1e-1 -> lr: 1, eps: 1", 8, "training.optimizer.eps: has no effect with optimizer sgd; drop it"),
         (", lr: 1e-1 -> ", 8, "training.optimizer.lr: is required: Learning rate"),
         ("name: small\n -> name: Small\n", 1, "name: 'Small' does not fit"),
-        ("model: small-cnn -> model: resnet18", 3, "use small-cnn or torchvision/resnet18"),
+        ("model: small-cnn -> model: resnet18", 3, "efficientnet-lite0, pratt-cnn or torchvision/resnet18"),
+        ("model: small-cnn -> model: {name: small-cnn, weights: imagenet}", 3, "small-cnn has no ImageNet weights"),
+        ("model: small-cnn -> model: {name: small-cnn, weights: a.pth}", 3, "'a.pth' is neither imagenet"),
         ("model: small-cnn -> modle: small-cnn", 3, "modle: unknown key; did you mean model?"),
         ("task: classification -> task: mine:Task", None, "code: task mine:Task is your own: name the folder"),
+        ("epochs: 2 -> epochs: 2\n  phases: [{rates: {a: 1}}, {rates: {a: 1}}]", 7, "phases.0.epochs: is required"),
+        ("epochs: 2 -> epochs: 2\n  phases: [{rates: {head: 0}}]", 7, "phases.0.rates: trains nothing; give a part"),
+        ("epochs: 2 -> epochs: 2\n  phases: [{epochs: 3, rates: {a: 1}}]", 7, "take 3 epochs, but training.epochs is"),
+        ("epochs: 2 -> epochs: 2\n  phases: [{epochs: 2, rates: {a: 1}}, {rates: {b: 1}}]", 7, "which leaves none"),
+        ("epochs: 2 -> epochs: 2\n  phases: [{rates: {a: -1}}]", 7, "phases.0.rates: should be greater"),
         ("{dataset: digits} -> {dataset: a/b}", 4, "data.dataset: 'a/b' is no dataset name"),
         ("epochs: 2 -> nodes: {min: 3}\n  epochs: 2", 6, "training.nodes: unknown key"),
         ("name: small\n -> name: small\nnodes: {min: 3, max: 2}\n", 2, "nodes.min: 3 is more than nodes.max (2)"),
@@ -116,6 +123,24 @@ HOSTS = "provider: {name: ssh, hosts: [{address: a, gpus: 2}, {address: b, gpus:
 def test_rules_of_markets_and_hosts(tmp_path: Path, lines: str, said: str) -> None:
     told = refused(tmp_path, f"{GOOD}{lines}\n")
     assert any(entry.startswith("spec.yaml:") and said in entry for entry in told), told
+
+
+IN_PARTS = GOOD.replace("epochs: 2", "epochs: 2\n  strategy: fsdp")
+
+
+def test_an_exact_model_in_parts_needs_a_fixed_number_of_nodes(tmp_path: Path) -> None:
+    said = refused(tmp_path, IN_PARTS + "nodes: {min: 1, max: 2}\n")
+    assert len(said) == 1
+    assert "nodes.min: 1 to 2 nodes: with strategy fsdp the bits depend on how many there are" in said[0]
+    assert "use 2 (nodes.max), or training.exact: false" in said[0]
+    assert accepted(tmp_path, IN_PARTS + "nodes: {min: 2, max: 2}\n").nodes.max == 2
+    assert accepted(tmp_path, IN_PARTS + "nodes: {min: 1, max: 2}\n", "training.exact=false").nodes.max == 2
+
+
+def test_a_model_in_parts_has_work_for_as_many_ranks_as_virtual_shards(tmp_path: Path) -> None:
+    """Also if it is not exact: there is nothing for a rank without a shard to run."""
+    said = refused(tmp_path, IN_PARTS + "nodes: {min: 9, max: 9}\n", "training.exact=false")
+    assert "a run with strategy fsdp has work for 8 (training.virtual_shards); use at most 8" in said[0]
 
 
 def test_a_scripts_deadline_cannot_be_bought_for(tmp_path: Path) -> None:

@@ -114,11 +114,14 @@ def test_a_dataset_without_either_is_not_evaluated(store: Store, tmp_path: Path,
 
 def test_options_scale_and_augment(store: Store, pets: str, tmp_path: Path) -> None:
     task = ClassificationTask(context(store, tmp_path, {"image_size": [6, 8], "augment": {"shift": 5}}))
-    samples = task.train_samples()
-    images = [samples.batch([0], seed=0, epoch=epoch)["image"] for epoch in (None, 0, 1, 2)]
-    assert {image.shape for image in images} == {(1, 3, 6, 8)}
-    assert images[0].min() == 255
-    assert len({image.numpy().tobytes() for image in images}) > 1
+    samples, spy, seen = task.train_samples(), Spy(), []
+    for epoch in (None, 0, 1, 2):
+        task.score(spy, samples.batch([0, 1], seed=0, epoch=epoch))
+        seen.append(spy.seen)
+    assert {images.shape for images in seen} == {(2, 3, 6, 8)}
+    white = [images[images.mean(dim=(1, 2, 3)).argmax()] for images in seen]
+    assert white[0].min() == 1
+    assert len({image.numpy().tobytes() for image in white}) > 2
 
 
 def test_the_model_fits_the_dataset(store: Store, pets: str, tmp_path: Path) -> None:
@@ -132,14 +135,22 @@ def test_the_model_fits_the_dataset(store: Store, pets: str, tmp_path: Path) -> 
     ("options", "changes", "complaint"),
     [
         ({"imagesize": 8}, {}, "task.options.imagesize: there is no such option; there are image_size, augment"),
-        ({"augment": {"rotate": 1}}, {}, "task.options.augment.rotate: there is no such option"),
+        ({"augment": {"turn": 1}}, {}, "task.options.augment.turn: there is no such option"),
+        ({"augment": {"rotate": 200}}, {}, "task.options.augment.rotate: .*less than or equal to 180; it is 200"),
+        ({"augment": {"zoom": [1.1, 0.9]}}, {}, r"task.options.augment: .*zoom goes from .* so \[0.9, 1.1\]"),
+        ({"loss": "focus"}, {}, "task.options.loss.name: .*'cross_entropy', 'weighted' or 'focal'; it is 'focus'"),
+        ({"loss": {"gamma": 1}}, {}, "task.options.loss: .*gamma has no effect with cross_entropy"),
+        ({"loss": {"name": "weighted", "weights": [1.0]}}, {}, "task.options.loss.weights: 1 numbers for 2 classes"),
+        ({"resample": 1.5}, {}, "task.options.resample: .*less than or equal to 1; it is 1.5"),
+        ({"metrics": ["auk"]}, {}, "task.options.metrics: there is no metric 'auk'; there are accuracy, cross_entropy"),
+        ({"groups": [[0], [1]]}, {}, "task.options.groups: there is no such option"),
         ({"augment": {"shift": -1}}, {}, "task.options.augment.shift: .*greater than or equal to 0; it is -1"),
         ({"std": [0.0]}, {}, "task.options.std.0: .*greater than 0"),
         ({"mean": [0.0, 1.0, 2.0]}, {}, "mean and std must be of one length"),
         ({"mean": [0.0, 1.0], "std": [1.0, 1.0]}, {}, "task.options.mean: 2 numbers for images of 3 channels"),
         ({}, {"model_name": None}, "model: task classification needs one, for example model: small-cnn"),
         ({}, {"dataset": None}, "data.dataset: task classification needs one, for example dataset: digits"),
-        ({}, {"dataset": "birds"}, "no dataset called birds .*starling data prepare birds"),
+        ({}, {"dataset": "birds"}, "no dataset called birds .*starling data prepare FOLDER_OF_IMAGES birds"),
     ],
 )
 def test_a_wrong_spec_is_explained(

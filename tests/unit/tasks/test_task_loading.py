@@ -109,7 +109,7 @@ def test_a_module_may_lie_in_a_package(context: TaskContext, write_module: Calla
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("clasification", 'no task \'clasification\'; write "classification", or "module:Class"'),
+        ("clasification", "no task 'clasification'; there are classification, grading, .*or module:Class"),
         ("users_task:", "no task 'users_task:'"),
         (":Mine", "no task ':Mine'"),
         ("users_nothing:Mine", "no module 'users_nothing' in the code folder"),

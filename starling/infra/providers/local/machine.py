@@ -24,7 +24,7 @@ from types import FrameType
 from starling.infra.imds.client import ENDPOINT_VARIABLE
 from starling.infra.imds.server import Identity, ImdsServer
 from starling.infra.logs import log_to_stderr
-from starling.infra.processes import PARENT, become_subreaper, kill_all, reap
+from starling.infra.processes import PARENT, SHARED_MACHINE, become_subreaper, kill_all, reap
 from starling.infra.providers.local.folder import Ended, Interrupt, Launch, MachineFile, NodeFolder, NodeLock
 
 ZONE = "local"
@@ -106,6 +106,7 @@ class LocalMachine:
             **os.environ,
             ENDPOINT_VARIABLE: self._imds.endpoint,
             PARENT: str(os.getpid()),
+            SHARED_MACHINE: "1",
             "TMPDIR": str(scratch),
         }
         return os.posix_spawn(sys.executable, command, environment, file_actions=[to_log, (os.POSIX_SPAWN_DUP2, 1, 2)])

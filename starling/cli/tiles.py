@@ -1,0 +1,22 @@
+"""`data tiles`: from images and the places of their lesions to a source for `data prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starling.cli.output import emit, note, say
+
+if TYPE_CHECKING:
+    from starling.trainer.data.tiles import Cut
+
+
+def tiles_verb(images: str, folder: Path, lesions: Path, labels: str | None, cut: Cut, *, as_json: bool) -> None:
+    from starling.trainer.data.tiles import cut_tiles
+
+    counts = cut_tiles(images, folder, lesions, cut, labels=labels, progress=None if as_json else note)
+    if as_json:
+        emit({"folder": str(folder), "splits": counts})
+        return
+    say(f"{sum(sum(classes.values()) for classes in counts.values())} tiles in {folder}")
+    say(f"next: starling data prepare {folder} {folder.name}")

@@ -1,0 +1,215 @@
+"""Cuts images into small ones that do or do not show a lesion: what a lesion detector is trained on.
+
+What is written is a source for `starling data prepare`: DIR/<split>/<lesion|none>/<image>-<number>.png. The splits are
+those that `prepare` gives the whole images (never one eye of a patient here and the other there), so a network that is
+judged on the images has not seen pieces of them through its detector.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import posixpath
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from starling.infra.errors import UsageError
+from starling.trainer.data.decode import FORMATS
+from starling.trainer.data.patient_split import split_images
+from starling.trainer.data.retina_crop import retina_box
+from starling.trainer.data.sources.found import FoundImage, LabelTable
+from starling.trainer.data.sources.listing import find_images
+
+LESION, NONE = "lesion", "none"
+COLUMNS = ("image", "kind", "x", "y", "radius")
+MOST_PER_IMAGE = 24
+"""Tiles of each class; images with hundreds of lesions would outweigh all others."""
+TRIES = 40
+"""Random places that are looked at for each tile without a lesion."""
+DARK = 24
+"""Mean brightness (of 255) below which a tile shows the black around the picture, not the retina."""
+
+Progress = Callable[[str], None]
+Box = tuple[int, int]
+"""Left and upper edge of a tile, pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spot:
+    """A lesion: a circle that holds all of it, in pixels of its image."""
+
+    x: float
+    y: float
+    radius: float
+
+    def touches(self, box: Box, tile: int) -> bool:
+        """Whether any of it is in the tile."""
+        dx, dy = (max(low - at, 0.0, at - low - tile) for low, at in zip(box, (self.x, self.y), strict=True))
+        return dx * dx + dy * dy < self.radius * self.radius
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How tiles are cut."""
+
+    tile: int = 64
+    """Pixels a side, after scaling."""
+    size: int | None = None
+    """Side of the square that images are made to before, as `prepare` does it; None: as they are."""
+    crop_retina: bool = False
+    """Cut to the disc of the fundus before, as `prepare` does it."""
+    per_lesion: int = 2
+    """Tiles around each lesion, each moved at random."""
+    seed: int = 0
+
+
+def cut_tiles(
+    images: str, folder: Path, lesions: Path, cut: Cut, *, labels: str | None = None, progress: Progress | None = None
+) -> dict[str, dict[str, int]]:
+    """Write the tiles; returns split -> class -> how many.
+
+    `images` and `labels`: as for `prepare`. The same input gives the same tiles. UsageError if `folder` is there
+    already, or the table of lesions is not what it should be; then nothing is left behind.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} is there already; remove it, or name another folder for the tiles")
+    spots = read_spots(lesions)
+    source = find_images(images, LabelTable(path=labels))
+    found = split_images(source.images)[0] if source.split_by == "hash" else source.images
+    _check_names(spots, found, lesions)
+    half = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        with ThreadPoolExecutor() as pool:
+            written = list(pool.map(lambda image: _cut_one(image, spots.get(_stem(image.key), []), cut, half), found))
+        counts = _counted(written)
+        os.replace(half, folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    if progress is not None:
+        for split, classes in counts.items():
+            progress(f"{split}: " + ", ".join(f"{count} {name}" for name, count in sorted(classes.items())))
+    return counts
+
+
+def read_spots(path: Path) -> dict[str, list[Spot]]:
+    """Name of an image, without suffix -> its lesions. Raises UsageError that names the line."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--lesions {path}: cannot read it: {error}") from error
+    rows = csv.DictReader(io.StringIO(text))
+    if missing := [name for name in COLUMNS if name not in (rows.fieldnames or [])]:
+        raise UsageError(f"--lesions {path}: has no column {missing[0]}; it needs {','.join(COLUMNS)}")
+    found: dict[str, list[Spot]] = {}
+    for row in rows:
+        try:
+            spot = Spot(x=float(row["x"]), y=float(row["y"]), radius=float(row["radius"]))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--lesions {path}:{rows.line_num}: x, y and radius must be numbers: {error}") from error
+        found.setdefault(_stem(row["image"]), []).append(spot)
+    return found
+
+
+def _check_names(spots: dict[str, list[Spot]], images: list[FoundImage], path: Path) -> None:
+    names = Counter(_stem(image.key) for image in images)
+    if unknown := sorted(spots.keys() - names.keys()):
+        raise UsageError(f"--lesions {path}: there is no image {unknown[0]} ({len(unknown)} such names)")
+    if twice := sorted(name for name in spots if names[name] > 1):
+        raise UsageError(f"--lesions {path}: two images are called {twice[0]}; whose lesions are these?")
+
+
+def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> tuple[str, dict[str, int]]:
+    """Write one image's tiles; returns its split, and how many of each class."""
+    try:
+        with Image.open(io.BytesIO(image.read()), formats=FORMATS) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"{image.key}: cannot be decoded: {error}") from error
+    picture, spots = _as_prepared(picture, spots, cut)
+    if min(picture.size) < cut.tile:
+        raise UsageError(f"{image.key}: {picture.width} x {picture.height} pixels are less than a tile of {cut.tile}")
+    rng = random.Random(f"tiles {cut.seed} {image.key}")
+    with_lesion = _around(spots, picture, cut, rng)
+    without = _elsewhere(spots, picture, cut, rng, max(4, len(with_lesion)))
+    split = image.split or "train"
+    for name, boxes in ((LESION, with_lesion), (NONE, without)):
+        place = folder / split / name
+        place.mkdir(parents=True, exist_ok=True)
+        for number, (left, top) in enumerate(boxes):
+            tile = picture.crop((left, top, left + cut.tile, top + cut.tile))
+            tile.save(place / f"{_stem(image.key)}-{number:03}.png")
+    return split, {LESION: len(with_lesion), NONE: len(without)}
+
+
+def _as_prepared(picture: Image.Image, spots: list[Spot], cut: Cut) -> tuple[Image.Image, list[Spot]]:
+    """The picture as it is in a dataset prepared with the same size and crop, and its lesions there: the detector is to
+    see lesions as large in tiles as in whole images."""
+    box = retina_box(picture) if cut.crop_retina else None
+    if box is not None:
+        picture = picture.crop(box)
+        spots = [Spot(x=s.x - box[0], y=s.y - box[1], radius=s.radius) for s in spots]
+    if cut.size is None:
+        return picture, spots
+    scale = cut.size / max(picture.size)
+    small = picture.resize(
+        (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)), Image.Resampling.LANCZOS
+    )
+    left, top = (cut.size - small.width) // 2, (cut.size - small.height) // 2
+    padded = Image.new("RGB", (cut.size, cut.size))
+    padded.paste(small, (left, top))
+    return padded, [Spot(x=s.x * scale + left, y=s.y * scale + top, radius=s.radius * scale) for s in spots]
+
+
+def _around(spots: list[Spot], picture: Image.Image, cut: Cut, rng: random.Random) -> list[Box]:
+    """Tiles that hold the middle of a lesion, not always in their own middle."""
+    boxes = []
+    for spot in rng.sample(spots, min(len(spots), max(1, MOST_PER_IMAGE // cut.per_lesion))):
+        for _ in range(cut.per_lesion):
+            offsets = [rng.uniform(0.2, 0.8) * cut.tile for _ in range(2)]
+            left, top = round(spot.x - offsets[0]), round(spot.y - offsets[1])
+            boxes.append((_within(left, picture.width - cut.tile), _within(top, picture.height - cut.tile)))
+    return boxes
+
+
+def _elsewhere(spots: list[Spot], picture: Image.Image, cut: Cut, rng: random.Random, wanted: int) -> list[Box]:
+    """Tiles of the retina that no lesion reaches into; fewer than wanted if there is hardly any such place."""
+    brightness = np.asarray(picture.convert("L"))
+    boxes: list[Box] = []
+    for _ in range(TRIES * wanted):
+        if len(boxes) == wanted:
+            break
+        box = rng.randint(0, picture.width - cut.tile), rng.randint(0, picture.height - cut.tile)
+        shown = brightness[box[1] : box[1] + cut.tile, box[0] : box[0] + cut.tile]
+        if shown.mean() >= DARK and not any(spot.touches(box, cut.tile) for spot in spots):
+            boxes.append(box)
+    return boxes
+
+
+def _counted(written: list[tuple[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for split, classes in written:
+        into = counts.setdefault(split, dict.fromkeys((LESION, NONE), 0))
+        for name, count in classes.items():
+            into[name] += count
+    if not counts.get("train", {}).get(LESION):
+        raise UsageError("no image to train on shows a lesion, so there is nothing to cut around")
+    return dict(sorted(counts.items()))
+
+
+def _within(value: int, most: int) -> int:
+    return min(max(value, 0), most)
+
+
+def _stem(key: str) -> str:
+    name = posixpath.basename(key)
+    return posixpath.splitext(name)[0] if name.lower().endswith((".png", ".jpg", ".jpeg")) else name
