@@ -89,5 +89,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _listed(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+def _listed(metrics: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in metrics.items())

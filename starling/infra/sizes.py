@@ -11,7 +11,7 @@ def parse_size(value: object) -> object:
     """ "32MiB" -> bytes; numbers pass through. Raises ValueError that says how to write it."""
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]iB|B)?", value.strip())
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]iB|B)?", value.strip())
     if found is None:
         raise ValueError(f"{value!r} is no size; write 32MiB, 1.5GiB or a number of bytes")
     return round(float(found[1]) * _UNITS[found[2] or ""])

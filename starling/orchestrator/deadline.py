@@ -45,7 +45,8 @@ def _relative_step(spec: Spec, ranks: int) -> float:
     """How long a step takes with so many ranks, in passes over one shard."""
     assert spec.training is not None
     shards = spec.training.virtual_shards
-    return math.ceil(shards / ranks) if spec.training.exact else shards / ranks
+    whole = spec.training.exact or spec.training.strategy == "fsdp"
+    return math.ceil(shards / ranks) if whole else shards / ranks
 
 
 def _measured(facts: Facts) -> Progress | None:

@@ -18,14 +18,17 @@ import torch
 import yaml
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, ObjectNotFound, StarlingError, UsageError
+from starling.infra.clock import SystemClock
+from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError
 from starling.infra.records import Record, RunRecord
 from starling.infra.store import Store
+from starling.infra.store.locks import locked
 from starling.trainer.checkpoint.files import DamagedFile, read_tensors, write_tensors
 from starling.trainer.checkpoint.load import load_checkpoint
 from starling.trainer.checkpoint.manifest import Manifest, committed_steps, read_manifest
 from starling.trainer.config import Job
 from starling.trainer.memory import all_cores
+from starling.trainer.models.vendor_files import PATIENCE
 from starling.trainer.state import WEIGHTS, TrainingState
 from starling.trainer.task import Task, TaskContext
 from starling.trainer.tasks.context import task_context
@@ -65,11 +68,7 @@ class Needed:
         Kept on the node's disk, so that neither its other ranks nor later rounds fetch them again.
         """
         kept = self.cache_dir / "needs" / f"{self.manifest.weights_sha256}.safetensors"
-        tensors = self._read(kept)
-        if tensors is None:
-            state = load_checkpoint(self.store, self.manifest)
-            tensors = {name: tensor for name, tensor in state.tensors.items() if name.startswith(WEIGHTS)}
-            _keep(tensors, kept)
+        tensors = self._read(kept) or self._fetch(kept)
         return {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items()}
 
     def task(self) -> Task:
@@ -94,10 +93,21 @@ class Needed:
         try:
             model.load_state_dict(self.weights())
         except RuntimeError as error:
-            raise StarlingError(
+            raise UsageError(
                 f"needs.{self.name}: the weights of run {self.run} do not fit its model: {error}"
             ) from error
         return model.eval().requires_grad_(False)
+
+    def _fetch(self, kept: Path) -> dict[str, torch.Tensor]:
+        """All ranks of a node want it at once: one fetches, the others read what it keeps."""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with locked(kept.parent, kept.name, SystemClock(), PATIENCE):
+            if (there := self._read(kept)) is not None:
+                return there
+            state = load_checkpoint(self.store, self.manifest)
+            tensors = {name: tensor for name, tensor in state.tensors.items() if name.startswith(WEIGHTS)}
+            _keep(tensors, kept)
+        return tensors
 
     def _read(self, kept: Path) -> dict[str, torch.Tensor] | None:
         if not kept.exists():
@@ -115,21 +125,21 @@ def needed(context: TaskContext, name: str) -> Needed:
     """The run that the spec's `needs` calls `name`, at the checkpoint that this run is pinned to.
 
     Raises:
-        UsageError: there is no such need, or that run has no checkpoint.
-        StarlingError: the checkpoint this run began with is gone or has changed.
+        UsageError: there is no such need, that run is gone or has no checkpoint, or the checkpoint this run began with
+            is gone or has changed.
     """
     if name not in context.needs:
         there = f"there are: {', '.join(context.needs)}" if context.needs else "the spec has none"
         raise UsageError(f"needs: nothing is called {name!r}; {there} (needs: {{{name}: SPEC.yaml}})")
     store, run = context.store, context.needs[name]
-    pin = _pins(context)[name]
-    record = RunRecord.from_bytes(store.get(layout.run_record(run)).data)
+    pin = _pins(context, name)[name]
     try:
+        record = RunRecord.from_bytes(store.get(layout.run_record(run)).data)
         manifest = read_manifest(store, layout.checkpoints(run), pin.step)
     except ObjectNotFound as error:
-        raise StarlingError(f"needs.{name}: the checkpoint of step {pin.step} of run {run} is gone: {error}") from error
+        raise UsageError(f"needs.{name}: the checkpoint of step {pin.step} of run {run} is gone: {error}") from error
     if manifest.weights_sha256 != pin.weights_sha256:
-        raise StarlingError(
+        raise UsageError(
             f"needs.{name}: step {pin.step} of run {run} has other weights now ({manifest.weights_sha256[:12]}) than "
             f"when this run began ({pin.weights_sha256[:12]}); start a new run"
         )
@@ -137,32 +147,47 @@ def needed(context: TaskContext, name: str) -> Needed:
     return Needed(name=name, record=record, spec=spec, manifest=manifest, store=store, cache_dir=context.cache_dir)
 
 
-def _pins(context: TaskContext) -> dict[str, Pin]:
-    """What this run is pinned to; decided now if nobody has yet."""
-    if context.run is None:
-        return _newest(context)
-    key = layout.needs_pin(context.run)
-    try:
-        return _parse(context.store.get(key).data)
-    except ObjectNotFound:
+def _pins(context: TaskContext, name: str) -> dict[str, Pin]:
+    """What this run is pinned to; decided now if nobody has yet. UsageError if `name` has nothing to take over."""
+    pins = _decided(context)
+    if pins is None:
         pins = _newest(context)
+        if name in pins and context.run is not None:
+            pins = _decide(context.store, layout.needs_pin(context.run), pins)
+    if name not in pins:
+        raise UsageError(f"needs.{name}: run {context.needs[name]} has no checkpoint to take anything from")
+    return pins
+
+
+def _decided(context: TaskContext) -> dict[str, Pin] | None:
+    if context.run is None:
+        return None
+    try:
+        return _parse(context.store.get(layout.needs_pin(context.run)).data)
+    except ObjectNotFound:
+        return None
+
+
+def _decide(store: Store, key: str, pins: dict[str, Pin]) -> dict[str, Pin]:
     text = json.dumps({name: pin.model_dump() for name, pin in pins.items()}, indent=1)
     try:
-        context.store.create(key, text.encode())
+        store.create(key, text.encode())
     except ObjectExists:
-        return _parse(context.store.get(key).data)  # another rank was first: its word counts
+        return _parse(store.get(key).data)  # another rank was first: its word counts
     return pins
 
 
 def _newest(context: TaskContext) -> dict[str, Pin]:
-    return {name: _newest_of(context.store, name, run) for name, run in context.needs.items()}
+    """Of the needed runs that have checkpoints; a script's has none."""
+    found = {name: _newest_of(context.store, run) for name, run in context.needs.items()}
+    return {name: pin for name, pin in found.items() if pin is not None}
 
 
-def _newest_of(store: Store, name: str, run: str) -> Pin:
+def _newest_of(store: Store, run: str) -> Pin | None:
     prefix = layout.checkpoints(run)
     step = max(committed_steps(store, prefix), default=None)
     if step is None:
-        raise UsageError(f"needs.{name}: run {run} has no checkpoint to take anything from")
+        return None
     return Pin(run=run, step=step, weights_sha256=read_manifest(store, prefix, step).weights_sha256)
 
 
@@ -174,7 +199,6 @@ def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Whole or not at all; a disk without room is no reason not to train."""
     half = path.with_name(f".{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(tensors, half)
         os.replace(half, path)
     except OSError as error:

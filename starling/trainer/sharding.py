@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from starling.infra.errors import UsageError
 from starling.trainer.blocks import blocks_of
-from starling.trainer.comm import Comm
+from starling.trainer.comm import Comm, peer_errors
 from starling.trainer.state import OPTIMIZER, WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ def shard_model(model: nn.Module, comm: Comm, device: torch.device) -> None:
         UsageError: a parameter is a single number, or is not float32.
     """
     _check(model)
-    mesh = init_device_mesh(device.type, (comm.world_size,))
+    with peer_errors():  # where there are GPUs and the backend is gloo, it makes a group of its own
+        mesh = init_device_mesh(device.type, (comm.world_size,))
     total = sum(parameter.numel() for parameter in model.parameters())
     for module in (*_units(model, total * LEAST_SHARE), model):
         # Also the rest is let go of after its forward pass: so an evaluation leaves nothing gathered.
@@ -50,6 +51,7 @@ def shard_model(model: nn.Module, comm: Comm, device: torch.device) -> None:
         sharded.set_custom_reduce_scatter(_ReduceScatter(comm))  # type: ignore[arg-type]
         sharded.set_force_sum_reduction_for_comms(True)
         sharded.set_gradient_divide_factor(1.0)
+    model.to(device)  # what is no parameter and yet moves with the model, as the frozen networks of a fusion
     log.info("holds %d of the model's %d parameters", held(list(model.parameters())), total)
 
 
@@ -73,7 +75,7 @@ def gathered(tensors: dict[str, torch.Tensor], comm: Comm, *, keep: bool) -> dic
 def spread(tensors: dict[str, torch.Tensor], model: nn.Module, comm: Comm) -> dict[str, torch.Tensor]:
     """This rank's parts of a captured state's whole tensors, for `state.restore`."""
     parts = dict(tensors)
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if not isinstance(parameter, DTensor):
             continue
         of_parameter = [key for key in tensors if key == WEIGHTS + name or _is_state_of(key, name)]
@@ -89,7 +91,8 @@ def held(tensors: Sequence[torch.Tensor]) -> int:
 
 
 def _units(model: nn.Module, least: float) -> list[nn.Module]:
-    """What is gathered by itself: blocks, and layers outside of them, that hold at least so many numbers."""
+    """What is gathered by itself: blocks, and layers outside of them, that hold at least so many numbers, and none that
+    another part of the model uses as well."""
     blocks = blocks_of(model)
     inside = {id(part) for block in blocks.values() for part in block.modules()}
     layers = [
@@ -98,7 +101,15 @@ def _units(model: nn.Module, least: float) -> list[nn.Module]:
         if module is not model and id(module) not in inside and next(module.children(), None) is None
     ]
     large = [each for each in (*blocks.values(), *layers) if sum(p.numel() for p in each.parameters()) >= least]
-    return [each for each in large if next(each.parameters(), None) is not None]
+    return [each for each in large if next(each.parameters(), None) is not None and not _shares(each, model)]
+
+
+def _shares(part: nn.Module, model: nn.Module) -> bool:
+    """Whether one of its parameters (tied weights) is also used outside of it."""
+    inside = {id(module) for module in part.modules()}
+    others = [module for module in model.modules() if id(module) not in inside]
+    elsewhere = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
+    return any(id(parameter) in elsewhere for parameter in part.parameters())
 
 
 def _check(model: nn.Module) -> None:

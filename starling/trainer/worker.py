@@ -299,11 +299,17 @@ def _begin_with_weights(parts: _Parts) -> None:
     first having left no state, must be the same. Raises UsageError."""
     job = parts.job
     parts.task.initialise(parts.model)
-    if job.model_weights is None or parts.comm.rank != 0 or not parts.round.fit:
+    if job.model_weights is None:
         return
     tensors = {WEIGHTS + name: tensor for name, tensor in parts.model.state_dict().items()}
-    state = TrainingState(step=0, tensors=tensors, scaler={}, schedule={})
-    pin = json.dumps({"weights": job.model_weights, "sha256": state.weights_sha256()}).encode()
+    sha256 = TrainingState(step=0, tensors=tensors, scaler={}, schedule={}).weights_sha256()
+    if len({number for [number] in parts.comm.gather_ints(int(sha256[:15], 16))}) > 1:
+        raise UsageError(
+            f"model.weights: not all ranks began with the same weights; was {job.model_weights} changed meanwhile?"
+        )
+    if parts.comm.rank != 0 or not parts.round.fit:
+        return
+    pin = json.dumps({"weights": job.model_weights, "sha256": sha256}).encode()
     try:
         parts.store.create(layout.weights_pin(job.run), pin)
     except ObjectExists as error:

@@ -139,6 +139,15 @@ def test_other_weights_at_a_second_beginning_are_refused(tmp_path: Path, dataset
     assert "the content of imagenet has changed since the run began" in (run.work("b") / "failure-0.json").read_text()
 
 
+def test_ranks_that_would_begin_with_different_weights_do_not_begin(tmp_path: Path) -> None:
+    run = Run(tmp_path, str(tmp_path / "store"), probe_spec())
+    run.spec["task"]["name"] = "tests.support.tasks:UnevenStart"
+    run.spec["model"] = {"name": "own", "options": {}, "weights": "own.safetensors"}
+    assert run.train(["a", "b"]) == [76, 76]
+    assert "not all ranks began with the same weights" in (run.work("b") / "failure-1.json").read_text()
+    assert not (tmp_path / "store" / "runs/r/weights.json").exists()
+
+
 def test_a_plain_run_freezes_and_thaws_too(tmp_path: Path, dataset: str) -> None:
     """DistributedDataParallel reduces other gradients in every phase, also where a round begins in the middle."""
     phases = [{"epochs": 2, "rates": {"head": 1.0}}, {"epochs": None, "rates": {"backbone": 0.1}}]

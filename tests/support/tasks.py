@@ -68,6 +68,15 @@ class ProbeTask(Task):
         return Scored(losses=losses, scores={"accuracy": (logits.argmax(1) == batch["y"]).float()})
 
 
+class UnevenStart(ProbeTask):
+    """Reads the weights it starts from while somebody changes them: every rank has others."""
+
+    def initialise(self, model: nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(float(os.environ["RANK"]))
+
+
 def _wait_while(path: str | None) -> None:
     """Make a step last for as long as a file exists."""
     while path is not None and Path(path).exists() and os.getppid() != 1:

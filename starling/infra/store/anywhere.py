@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 OWN_SCHEMES = ("", "file", "s3")
 """What our own stores serve."""
 
-
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -168,17 +167,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
 
 def stamp_of(entry: dict[str, Any]) -> str:
     """What changes when a file is rewritten, as far as the place tells: etag, checksum or time of change."""
-    for name in (
-        "ETag",
-        "etag",
-        "md5Hash",
-        "content_md5",
-        "mtime",
-        "LastModified",
-        "last_modified",
-        "updated",
-        "created",
-    ):
+    for name in _STAMPS:
         if entry.get(name):
             return str(entry[name])
     return ""

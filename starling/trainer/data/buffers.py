@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,8 +13,6 @@ from starling.trainer.data.decode import Pixels
 
 KEPT = 24
 """Buffers of one shape that are kept for later."""
-_FREE = 3
-"""References to an array that nobody uses: the list's, the loop variable's, and the argument of getrefcount."""
 
 
 class Buffers:
@@ -30,9 +29,18 @@ class Buffers:
             tensor = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             return tensor.numpy(), tensor
         with self._lock:
-            for array in self._arrays:
-                if array.shape == shape and sys.getrefcount(array) == _FREE:
+            for array, references in zip(self._arrays, list(_references(self._arrays)), strict=True):
+                if array.shape == shape and references == _FREE:
                     return array, torch.from_numpy(array)
             array = np.empty(shape, np.uint8)
             self._arrays = [*self._arrays, array][-KEPT:]
             return array, torch.from_numpy(array)
+
+
+def _references(arrays: list[Pixels]) -> Iterator[int]:
+    """To each of them, always counted in the same way: how many of these are Python's own depends on its version."""
+    return map(sys.getrefcount, arrays)
+
+
+_FREE = next(_references([np.empty(0, np.uint8)]))
+"""References to an array that only the list holds."""

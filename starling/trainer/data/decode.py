@@ -9,6 +9,7 @@ the libraries, which the device fingerprint holds, and not on the processor.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,7 @@ GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 MAX_PIXELS = 128 << 20
 """More than any camera has; an image of more is made to fill the memory."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit above says what is too much
 
 _JPEG = b"\xff\xd8\xff"
 _FOUR_CHANNELS = ("CMYK", "YCCK")

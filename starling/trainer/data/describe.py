@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from starling.infra.errors import ObjectCorrupt
 from starling.infra.store import Store
 from starling.trainer.data.index import load_index, locate
 
 
 def describe(store: Store, dataset: str) -> dict[str, Any]:
-    """What `--json` prints. UsageError if there is no such dataset; no shard is read."""
+    """What `--json` prints. UsageError if there is no such dataset, ObjectCorrupt if it is empty; no shard is read."""
     index, place = load_index(store, dataset), locate(store, dataset)
     shards = [shard for split in index.splits.values() for shard in split.shards]
     lengths = sorted(sample.length for split in index.splits.values() for sample in split.samples)
+    if not lengths:
+        raise ObjectCorrupt(f"the index of dataset {index.name} names no image; prepare the dataset again")
     return {
         "dataset": index.name,
         "uri": place.uri,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -21,14 +22,18 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 8
 """Downloads at once: as many ranges of 8 MiB as keep a fast network busy over a latency of 30 ms."""
 AHEAD_BYTES = 256 << 20
-"""Chunks fetched, or on their way, before their first sample is wanted; a quarter of the cache if that is less."""
+"""Chunks fetched, or on their way, before their first sample is wanted; a quarter of this rank's share of the cache if
+that is less: what all ranks fetch ahead must not drive each other out."""
 OPEN_BYTES = 8 << 30
-"""Chunks that stay mapped; half of the cache if that is less, as what is mapped takes room though it is evicted."""
+"""Chunks that stay mapped; half of this rank's share of the cache if that is less, as what is mapped takes room though
+it is evicted."""
+OPEN_CHUNKS = 256
+"""And so many at most: each mapping holds a descriptor, of which processes often have no more than 1024."""
+MEMORY_BYTES = 512 << 20
+"""Chunks that are kept in memory because the disk has no room."""
 
 IDLE = 10.0
 """Seconds after which a thread that has nothing to do ends."""
-MEMORY_WEIGHT = 32
-"""How much heavier than a mapped chunk one is that is in memory only."""
 
 
 class Downloads:
@@ -38,8 +43,9 @@ class Downloads:
         self._place = place
         self._chunks = chunks
         self._cache = cache
-        self._ahead_bytes = min(AHEAD_BYTES, cache.limit // 4)
-        self._open_bytes = min(OPEN_BYTES, cache.limit // 2)
+        share = cache.limit // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._ahead_bytes = min(AHEAD_BYTES, share // 4)
+        self._open_bytes = min(OPEN_BYTES, share // 2)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -52,7 +58,6 @@ class Downloads:
         self._position = 0
         self._flying: dict[int, Future[Held]] = {}
         self._open: OrderedDict[int, Held] = OrderedDict()
-        self._mapped = 0
 
     def expect(self, chunks: Iterable[tuple[int, int]]) -> None:
         """These will be needed: (position of the first sample in it, chunk), in that order."""
@@ -67,6 +72,8 @@ class Downloads:
             self._position = max(self._position, position)
             while self._early and self._early[0][0] < self._position:
                 self._early_bytes -= self._early.popleft()[1]
+            if self._expected:
+                self._start()  # they may have gone while there was no room
             self._changed.notify_all()
 
     def has(self, chunk: int) -> bool:
@@ -197,14 +204,13 @@ class Downloads:
 
     def _keep(self, chunk: int, held: Held) -> None:
         """Only under the lock. Let go of those that were not used for longest."""
-        if (before := self._open.pop(chunk, None)) is not None:
-            self._mapped -= _weight(before)
         self._open[chunk] = held
-        self._mapped += _weight(held)
-        while self._mapped > self._open_bytes and len(self._open) > 1:
-            _, oldest = self._open.popitem(last=False)
-            self._mapped -= _weight(oldest)
+        self._open.move_to_end(chunk)
+        while len(self._open) > 1 and self._is_crowded():
+            self._open.popitem(last=False)
 
-
-def _weight(held: Held) -> int:
-    return len(held.data) * (MEMORY_WEIGHT if held.inode is None else 1)
+    def _is_crowded(self) -> bool:
+        """Only under the lock. Whether more is open than may be."""
+        in_memory = sum(len(held.data) for held in self._open.values() if held.inode is None)
+        mapped = sum(len(held.data) for held in self._open.values()) - in_memory
+        return len(self._open) > OPEN_CHUNKS or mapped > self._open_bytes or in_memory > MEMORY_BYTES

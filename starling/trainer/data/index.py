@@ -12,15 +12,16 @@ import re
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from starling.infra import layout
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound, UsageError
 from starling.infra.records import Record
 from starling.infra.store import Store, object_uri
 from starling.infra.store.anywhere import Storage, open_storage
+from starling.infra.store.keys import is_key
 
 FORMAT: Literal[2] = 2
 """Version of the index's own layout."""
@@ -29,33 +30,48 @@ INDEX = "index.json"
 
 # The cache names files after it, so it must not be able to name anything else.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _within(key: str) -> str:
+    if not is_key(key):
+        raise ValueError(f"{key!r} does not lie in the dataset's folder")
+    return key
 
 
 class Sample(NamedTuple):
     """Where one image lies."""
 
-    shard: int
-    offset: int
+    shard: Natural
+    offset: Natural
     """Of the image's first byte in the shard."""
-    length: int
-    label: int
+    length: Natural
+    label: Natural
     """Position in `DatasetIndex.classes`."""
-    crc32: int
+    crc32: Natural
     """Of the image's bytes as stored (zlib)."""
     key: str
     """Path of the image in the source; for people."""
 
 
 class Shard(Record):
-    key: str
+    key: Annotated[str, AfterValidator(_within)]
     """Relative to the dataset's folder."""
-    size: int
+    size: Natural
     sha256: Sha256
 
 
 class Split(Record):
     samples: list[Sample]
     shards: list[Shard]
+
+    @model_validator(mode="after")
+    def _samples_lie_in_shards(self) -> Self:
+        sizes = [shard.size for shard in self.shards]
+        for sample in self.samples:
+            if sample.shard >= len(sizes) or sample.offset + sample.length > sizes[sample.shard]:
+                raise ValueError(f"{sample.key} does not lie within shard {sample.shard}")
+        return self
 
 
 class ImageFormat(Record):
@@ -137,6 +153,17 @@ class DatasetIndex(Record):
     """Images in which the retina crop found no disc, and left as they were; 0 without it."""
     ignored: dict[str, int]
     """What else lay in the source: kind -> count."""
+
+    @model_validator(mode="after")
+    def _labels_are_classes(self) -> Self:
+        if "train" not in self.splits:
+            raise ValueError("it has no split to train on")
+        for split in self.splits.values():
+            if wrong := [sample for sample in split.samples if sample.label >= len(self.classes)]:
+                raise ValueError(
+                    f"{wrong[0].key} has label {wrong[0].label}, but there are {len(self.classes)} classes"
+                )
+        return self
 
     def class_counts(self, split: str) -> list[int]:
         """Samples of each class in a split."""

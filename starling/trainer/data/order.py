@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from starling.infra.errors import UsageError
 from starling.trainer.seeding import derive_seed
 from starling.trainer.task import Samples
 
@@ -39,10 +40,17 @@ def steps_per_epoch(n: int, global_batch: int) -> int:
 
 
 def epoch_order(samples: Samples, seed: int, epoch: int) -> torch.Tensor:
-    """The entries of an epoch, int64 [n]: the samples' own order, or else a plain permutation."""
-    if isinstance(samples, Ordered):
-        return samples.order(seed, epoch)
-    return plain_order(len(samples), seed, epoch)
+    """The entries of an epoch, int64 [n]: the samples' own order, or else a plain permutation. Raises UsageError for an
+    order of another length: steps and means are counted by that of the samples."""
+    if not isinstance(samples, Ordered):
+        return plain_order(len(samples), seed, epoch)
+    order = samples.order(seed, epoch)
+    if order.shape != (len(samples),):
+        raise UsageError(
+            f"{type(samples).__name__}.order gave entries of shape {list(order.shape)} for epoch {epoch}; "
+            f"there must be one for each of the {len(samples)} samples"
+        )
+    return order
 
 
 def plain_order(n: int, seed: int, epoch: int) -> torch.Tensor:
@@ -141,13 +149,14 @@ def shard_samples(
 def eval_batches(n: int, shards: int, shard: int, batch: int) -> Iterator[tuple[list[int], list[float]]]:
     """One virtual shard's part of a split, in batches of one shape; as many batches for every shard.
 
-    The split is cut into contiguous, nearly equal ranges; what a range lacks is filled up with weight 0.
+    The split is cut into contiguous, nearly equal ranges; what a range lacks is filled up with its last sample, at
+    weight 0: that costs no further reading.
     """
     _check(n, shards, shard)
     first, end = n * shard // shards, n * (shard + 1) // shards
     for start in range(first, first + eval_steps(n, shards, batch) * batch, batch):
         positions = range(start, start + batch)
-        yield [p if p < end else 0 for p in positions], [float(p < end) for p in positions]
+        yield [min(p, max(first, end - 1)) for p in positions], [float(p < end) for p in positions]
 
 
 def eval_steps(n: int, shards: int, batch: int) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from decimal import Decimal
 
 from starling.infra.errors import UsageError
 from starling.trainer.data.index import PreparedWith
@@ -61,7 +62,7 @@ def make_plan(source: Source, rendition: Rendition, *, fraction: float | None, s
 def sorted_classes(names: set[str]) -> list[str]:
     """Numerically if all are numbers (2 before 10), else by name."""
     if all(name.removeprefix("-").isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
+        return sorted(names, key=lambda name: (Decimal(name), name))  # int() refuses thousands of digits
     return sorted(names)
 
 

@@ -114,14 +114,13 @@ class ShardSamples:
     def expect(self, entries: Sequence[int]) -> None:
         """Say what will be asked for next, after what was said before: it is fetched ahead, as far as is allowed."""
         indices = self._indices(entries)
-        if self._kept is not None:
-            indices = self._kept.missing(indices)
-        self._bytes.expect(indices)
+        self._bytes.expect(indices, known=self._kept.among(indices) if self._kept else set())
 
     def batch(self, indices: Sequence[int], *, seed: int, epoch: int | None) -> Batch:
         """The batch of these entries. Raises ObjectCorrupt, and the store's errors."""
         numbers = self._indices(indices)
         images = self._decoded(numbers) if self._kept is None else self._kept.take(numbers, self._decoded)
+        self._bytes.passed(len(numbers))
         drawn = self._draws(indices, seed, epoch) if self._draws is not None and epoch is not None else {}
         return {"image": images.permute(0, 3, 1, 2), "label": self._labels[numbers], **drawn}
 
@@ -130,7 +129,9 @@ class ShardSamples:
         Raises ObjectCorrupt, and the store's errors."""
         indices = self._indices(entries)
         in_hand = self._bytes.hold(indices)
-        return [self._bytes.of(index, in_hand) for index in indices]
+        files = [self._bytes.of(index, in_hand) for index in indices]
+        self._bytes.passed(len(files))
+        return files
 
     def key(self, index: int) -> str:
         """The path of a sample's image in the source."""
@@ -176,6 +177,9 @@ class _Kept:
 
     def missing(self, indices: Sequence[int]) -> list[int]:
         return [index for index in indices if not self._known[index]]
+
+    def among(self, indices: Sequence[int]) -> set[int]:
+        return {*indices}.difference(self.missing(indices))
 
     def take(self, indices: Sequence[int], decode_all: Callable[[Sequence[int]], torch.Tensor]) -> torch.Tensor:
         """Copies of these images; those never seen before are decoded first."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from starling.infra.errors import ObjectNotFound, StarlingError
+from starling.infra.store.oserrors import store_error
 from starling.trainer.data.rendition import Rendered, Rendition, render, why_unusable
 from starling.trainer.data.sources.found import FoundImage
 from starling.trainer.data.worker_processes import worker_processes
@@ -23,6 +26,14 @@ CHUNK_IMAGES = 32
 """A chunk is what one worker gets at a time: at most so many images and, but for the last image, so many bytes."""
 THREADS = 4
 """Of one worker, so that it computes while it waits for a store."""
+LARGEST_FILE = 2**30
+"""Bytes. No image has more; a file that has would fill the memory."""
+OF_ONE_FILE = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM),
+    *(errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+)
+"""What the operating system may say of an image that is left out then. Anything else concerns the disk or the process,
+and to go on would be to leave out image after image."""
 
 Outcome = Rendered | str
 """A str says why the image cannot be used."""
@@ -96,8 +107,10 @@ def _render_chunk(chunk: list[FoundImage], rendition: Rendition) -> list[Outcome
 
 
 def _render_one(image: FoundImage, rendition: Rendition) -> Outcome:
+    if image.size > LARGEST_FILE:
+        return f"the file has {image.size:,} bytes, more than {LARGEST_FILE:,}"
     try:
-        data = image.read()
+        data = _read(image)
         return render(data, rendition) if data else "the file is empty (0 bytes)"
     except ObjectNotFound:
         return "it is not there any more"
@@ -105,3 +118,12 @@ def _render_one(image: FoundImage, rendition: Rendition) -> Outcome:
         raise  # the place fails, not the image
     except Exception as error:  # Pillow raises almost anything on damaged input; the user gets it as the reason
         return why_unusable(error)
+
+
+def _read(image: FoundImage) -> bytes:
+    try:
+        return image.read()
+    except OSError as error:
+        if error.errno in OF_ONE_FILE:
+            raise
+        raise store_error("read", Path(image.key), error) from error

@@ -81,6 +81,8 @@ def why_unusable(error: Exception) -> str:
     """What to tell the user about an image that could not be read or decoded; the same words for the same damage."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no PNG or JPEG image"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS:,} pixels"
     if isinstance(error, OSError) and error.strerror:
         return f"it cannot be read: {error.strerror}"
     if isinstance(error, (OSError, ValueError)):

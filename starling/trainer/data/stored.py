@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +39,10 @@ class StoredFiles:
 
     def __init__(self, place: DatasetPlace, split: Split, table: Table, chosen: Integers, cache: ChunkCache) -> None:
         self._place, self._split, self._chosen = place, split, chosen
-        self._chunk_of = table.chunk[chosen]
+        chunk_of = table.chunk[chosen]
         starts = np.array([chunk.start for chunk in table.chunks], np.int64)
-        begin = table.offset[chosen] - starts[self._chunk_of]
-        columns = (self._chunk_of, begin, begin + table.length[chosen], table.crc32[chosen])
+        begin = table.offset[chosen] - starts[chunk_of]
+        columns = (chunk_of, begin, begin + table.length[chosen], table.crc32[chosen])
         # A list, because single rows are taken from it, which arrays are slow at.
         self._rows = list(zip(*(column.tolist() for column in columns), strict=True))
         self._downloads = Downloads(place, table.chunks, cache)
@@ -51,24 +51,30 @@ class StoredFiles:
         self._expected = 0
         self._read = 0
 
-    def expect(self, samples: Sequence[int]) -> None:
-        """These are needed next, after what was expected before. What the first call names is hurried."""
+    def expect(self, samples: Sequence[int], known: Set[int] = frozenset()) -> None:
+        """These come next, after what was expected before; of those that are `known` already no file is needed. What
+        the first call names is hurried."""
         first_use: dict[int, int] = {}
-        for position, chunk in enumerate(self._chunk_of[list(samples)].tolist(), start=self._expected):
-            first_use.setdefault(chunk, position)
+        for position, sample in enumerate(samples, start=self._expected):
+            if sample not in known:
+                first_use.setdefault(self._rows[sample][0], position)
         if self._expected == 0:
-            self._hurry(samples, set(first_use))
+            self._hurry([sample for sample in samples if sample not in known], set(first_use))
         self._expected += len(samples)
         self._downloads.expect([(position, chunk) for chunk, position in first_use.items()])
 
     def hold(self, samples: Sequence[int]) -> InHand:
         """Wait until the chunks in which these lie are here. Raises the store's errors."""
         with self._lock:
-            self._read += len(samples)
             alone = {sample: self._first.pop(sample) for sample in {*samples} & self._first.keys()}
         chunks = self._downloads.need({self._rows[sample][0] for sample in samples if sample not in alone})
-        self._downloads.reached(self._read)
         return InHand(chunks, alone)
+
+    def passed(self, count: int) -> None:
+        """So many more of what was expected are done with, known ones included."""
+        with self._lock:
+            self._read += count
+        self._downloads.reached(self._read)
 
     def of(self, sample: int, in_hand: InHand) -> memoryview:
         """A sample's file. Raises the store's errors, and ObjectCorrupt if it has not got what the index says."""

@@ -17,14 +17,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from starling.infra.errors import UsageError
+from starling.infra.errors import StarlingError, UsageError
+from starling.infra.store.oserrors import os_errors_named
 from starling.trainer.data.decode import FORMATS
 from starling.trainer.data.patient_split import split_images
+from starling.trainer.data.rendition import why_unusable
 from starling.trainer.data.retina_crop import retina_box
 from starling.trainer.data.sources.found import FoundImage, LabelTable
 from starling.trainer.data.sources.listing import find_images
@@ -89,10 +92,11 @@ def cut_tiles(
     half = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(half, ignore_errors=True)
     try:
-        with ThreadPoolExecutor() as pool:
+        with os_errors_named("write", folder), ThreadPoolExecutor() as pool:
             written = list(pool.map(lambda image: _cut_one(image, spots.get(_stem(image.key), []), cut, half), found))
         counts = _counted(written)
-        os.replace(half, folder)
+        with os_errors_named("write", folder):
+            os.replace(half, folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
     if progress is not None:
@@ -104,7 +108,7 @@ def cut_tiles(
 def read_spots(path: Path) -> dict[str, list[Spot]]:
     """Name of an image, without suffix -> its lesions. Raises UsageError that names the line."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--lesions {path}: cannot read it: {error}") from error
     rows = csv.DictReader(io.StringIO(text))
@@ -116,6 +120,8 @@ def read_spots(path: Path) -> dict[str, list[Spot]]:
             spot = Spot(x=float(row["x"]), y=float(row["y"]), radius=float(row["radius"]))
         except (TypeError, ValueError) as error:
             raise UsageError(f"--lesions {path}:{rows.line_num}: x, y and radius must be numbers: {error}") from error
+        if not (row["image"] and isfinite(spot.x) and isfinite(spot.y) and isfinite(spot.radius) and spot.radius > 0):
+            raise UsageError(f"--lesions {path}:{rows.line_num}: give a name, a finite x and y, and a radius above 0")
         found.setdefault(_stem(row["image"]), []).append(spot)
     return found
 
@@ -124,8 +130,8 @@ def _check_names(spots: dict[str, list[Spot]], images: list[FoundImage], path: P
     names = Counter(_stem(image.key) for image in images)
     if unknown := sorted(spots.keys() - names.keys()):
         raise UsageError(f"--lesions {path}: there is no image {unknown[0]} ({len(unknown)} such names)")
-    if twice := sorted(name for name in spots if names[name] > 1):
-        raise UsageError(f"--lesions {path}: two images are called {twice[0]}; whose lesions are these?")
+    if twice := sorted(name for name, count in names.items() if count > 1):  # their tiles would overwrite each other
+        raise UsageError(f"two images are called {twice[0]}: tiles and lesions need names that tell images apart")
 
 
 def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> tuple[str, dict[str, int]]:
@@ -133,8 +139,10 @@ def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> tu
     try:
         with Image.open(io.BytesIO(image.read()), formats=FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UsageError(f"{image.key}: cannot be decoded: {error}") from error
+    except StarlingError:
+        raise  # the place fails, not the image
+    except Exception as error:  # Pillow raises almost anything on damaged input
+        raise UsageError(f"{image.key}: cannot be decoded: {why_unusable(error)}") from error
     picture, spots = _as_prepared(picture, spots, cut)
     if min(picture.size) < cut.tile:
         raise UsageError(f"{image.key}: {picture.width} x {picture.height} pixels are less than a tile of {cut.tile}")

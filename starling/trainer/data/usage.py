@@ -41,9 +41,9 @@ class Usage:
             if total + size > limit:
                 total = self._evict(limit - max(size, limit // ROOM))
             fits = total + size <= limit
+            _write(file, total + size * fits)  # first: killed in between, the sum would be too small
             if fits:
                 part.truncate(size)  # so that whoever counts the files counts what is to come
-            _write(file, total + size * fits)
         return fits
 
     def evict(self, size: int) -> None:
@@ -84,8 +84,7 @@ class Usage:
 
 def _write(file: BinaryIO, total: int) -> None:
     file.seek(0)
-    file.truncate()
-    file.write(str(total).encode())
+    file.write(b"%020d" % total)  # as long as ever, in the place it has: a full disk does not refuse that
 
 
 def _remove(path: str) -> bool:

@@ -12,6 +12,7 @@ from starling.infra.store import Store
 from starling.trainer.checkpoint.files import DamagedFile
 from starling.trainer.checkpoint.load import load_checkpoint
 from starling.trainer.checkpoint.manifest import Manifest, committed_steps, read_manifest
+from starling.trainer.judging.evaluation import number
 from starling.trainer.state import TrainingState
 
 LOWER_IS_BETTER = ("loss", "entropy", "error", "brier")
@@ -62,12 +63,13 @@ def load_first(store: Store, run: str, steps: list[int], note: Callable[[str], N
 
 
 def best_epoch(history: list[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """The record of the epoch with the best value (the earliest of equal ones). Raises UsageError: not measured."""
-    measured = [record for record in history if metric in (record.get("val") or {})]
+    """The record of the epoch with the best value (the earliest of equal ones; NaN and infinity are none). Raises
+    UsageError: not measured."""
+    measured = [record for record in history if number((record.get("val") or {}).get(metric)) is not None]
     if not measured:
         names = sorted({name for record in history for name in record.get("val") or {}})
         there = f"there are: {', '.join(names)}" if names else "no epoch has been evaluated"
-        raise UsageError(f"--best {metric}: the run has no such metric; {there}")
+        raise UsageError(f"--best {metric}: the run has measured no such metric; {there}")
     sign = -1 if lower_is_better(metric) else 1
     return max(measured, key=lambda record: sign * record["val"][metric])
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from starling.infra.records import Record
+
+
+def number(value: float | None) -> float | None:
+    """None for NaN and infinity, which JSON does not have: the history of a run that diverged holds null for them."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class Metric(Record):
     """A number and the interval that holds it with the stated confidence."""
 
     value: float | None
-    """None: not defined for these samples."""
+    """None: not defined for these samples, or not finite."""
     low: float | None = None
     high: float | None = None
 
@@ -43,7 +50,7 @@ class Roc(Record):
 
 
 class Bin(Record):
-    """Samples whose confidence (probability of the class they were sorted into) lies in [low, high)."""
+    """Samples whose confidence (probability of the class they were sorted into) lies in (low, high]."""
 
     low: float
     high: float
@@ -105,9 +112,15 @@ class Bootstrap(Record):
 class Recorded(Record):
     """What the run itself measured at the same step on the same split."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     equal: bool
     """Whether these are the same numbers to the last bit."""
+
+    @classmethod
+    def of(cls, told: Mapping[str, float | None], measured: Mapping[str, float]) -> Recorded:
+        """`told` is what the run wrote down."""
+        then, now = ({name: number(value) for name, value in values.items()} for values in (told, measured))
+        return cls(metrics=then, equal=then == now)
 
 
 class Evaluation(Record):

@@ -15,12 +15,12 @@ from starling.infra.errors import UsageError
 from starling.infra.store import Store, object_uri
 from starling.trainer.checkpoint.manifest import manifest_key
 from starling.trainer.data.index import DatasetIndex
+from starling.trainer.data.patient_split import patients_by_name
 from starling.trainer.determinism import device_fingerprint
 from starling.trainer.judging.bootstrap import CONFIDENCE, RESAMPLES, SEED, intervals
-from starling.trainer.judging.evaluation import Bootstrap, Dataset, Evaluation, Metric, Recorded
+from starling.trainer.judging.evaluation import Bootstrap, Dataset, Evaluation, Metric, Recorded, number
 from starling.trainer.judging.loading import Loaded
 from starling.trainer.judging.measuring import Measured, measure
-from starling.trainer.judging.patients import patients_of
 from starling.trainer.judging.sorting import Sorted, areas, describe
 from starling.trainer.judging.thumbnails import thumbnail
 from starling.trainer.task import Classifies, Grades, Keyed, Samples, Splits, Task
@@ -58,7 +58,7 @@ def judge(
     samples = _samples(loaded.task, split)
     measured = measure(loaded, samples, batch=batch, tick=lambda done: tick("samples", done, len(samples)))
     keys = [samples.key(number) for number in range(len(samples))] if isinstance(samples, Keyed) else None
-    patients = patients_of(keys) if keys is not None else None
+    patients = patients_by_name(keys) if keys is not None else None
     given = sorted_by(loaded.task, measured)
     interval_of = intervals(
         lambda numbers: _metrics(loaded.task, measured, given, numbers),
@@ -117,7 +117,9 @@ def _metrics(task: Task, measured: Measured, given: Sorted | None, numbers: torc
 
 def _with_intervals(metrics: dict[str, float], interval_of: dict[str, tuple[float, float]]) -> dict[str, Metric]:
     known = {name: interval_of.get(name, (None, None)) for name in metrics}
-    return {name: Metric(value=value, low=known[name][0], high=known[name][1]) for name, value in metrics.items()}
+    return {
+        name: Metric(value=number(value), low=known[name][0], high=known[name][1]) for name, value in metrics.items()
+    }
 
 
 def _samples(task: Task, split: str | None) -> Samples:
@@ -160,4 +162,4 @@ def _recorded(loaded: Loaded, measured: Measured, split: str | None) -> Recorded
         return None
     history = loaded.manifest.meta["history"]
     values = next((record.get("val") for record in history if record["step"] == loaded.manifest.step), None)
-    return Recorded(metrics=values, equal=values == measured.metrics) if values else None
+    return Recorded.of(values, measured.metrics) if values else None

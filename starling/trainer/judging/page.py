@@ -77,7 +77,7 @@ def _comparison(evaluation: Evaluation) -> str:
         return ""
     if recorded.equal:
         return '<p class="note">The run itself measured the same at this step, to the last bit.</p>'
-    was = ", ".join(f"{_spoken(name)} {value:.6g}" for name, value in recorded.metrics.items())
+    was = ", ".join(f"{_spoken(name)} {_exact(value)}" for name, value in recorded.metrics.items())
     return f'<p class="note">The run itself measured at this step, on its own machine: {escape(was)}.</p>'
 
 
@@ -219,6 +219,10 @@ def _spoken(name: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _exact(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
 
 
 def _range(metric: Metric) -> str:

@@ -21,12 +21,8 @@ EFFICIENTNET_LITE0 = "efficientnet-lite0"
 PRATT_CNN = "pratt-cnn"
 TORCHVISION = "torchvision/"
 
-# Their constructors would add a second output, and one of them warns about how it initialises weights.
-TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
-}
-
+INCEPTIONS = ("googlenet", "inception_v3")
+"""Of torchvision's models those whose constructors have defaults of their own."""
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -100,14 +96,23 @@ def _torchvision(name: str, options: dict[str, Any], *, num_classes: int, in_cha
             "starts from"
         )
     models = import_torchvision().models
-    settings = TORCHVISION_DEFAULTS.get(name, {}) | options | {"weights": None, "num_classes": num_classes}
+    settings = _defaults(name, in_channels) | options | {"weights": None, "num_classes": num_classes}
     try:
         model: nn.Module = models.get_model(name, **settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"model.options: torchvision's {name} refuses {options}: {error}") from error
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
     return model
+
+
+def _defaults(name: str, in_channels: int) -> dict[str, Any]:
+    """No second output, and no warning about how weights are initialised. Their ImageNet weights come from TensorFlow,
+    which takes pixels from -1 to 1: as torchvision does with weights, they turn pixels that are normalised as for all
+    other models into these."""
+    if name not in INCEPTIONS:
+        return {}
+    return {"aux_logits": False, "init_weights": True, "transform_input": in_channels == 3}
 
 
 def _torchvision_names() -> list[str]:

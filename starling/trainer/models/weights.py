@@ -97,7 +97,7 @@ def read_file(store: Store, name: str, folder: Path) -> dict[str, torch.Tensor]:
     try:
         return read_tensors(path)
     except DamagedFile as error:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another rank may have been as quick
         raise UsageError(f"model.weights: {name} is no safetensors file, or a damaged one: {error}") from error
 
 

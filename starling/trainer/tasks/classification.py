@@ -68,12 +68,20 @@ class ClassificationTask(Task):
         return self.index.content_sha256
 
     def build_model(self) -> torch.nn.Module:
-        return build(
+        """UsageError if there is no such model, or if it takes images of another size only."""
+        model = build(
             self._model_name,
             self.context.model_options,
             num_classes=len(self.class_names),
             in_channels=self.index.image.channels,
         )
+        side, size = getattr(model, "image_size", None), self.sight.size
+        if isinstance(side, int) and size is not None and size != (side, side):
+            raise UsageError(
+                f"task.options.image_size: {self._model_name} takes images of {side} x {side} pixels, and these have "
+                f"{size[0]} x {size[1]}; give {side}, or build it for others with model.options.image_size"
+            )
+        return model
 
     def initialise(self, model: torch.nn.Module) -> None:
         start_from(model, self.context)

@@ -96,4 +96,5 @@ def _positive_from(groups: list[list[int]]) -> int:
 
 def _name(members: list[int], grades: list[int], names: Sequence[str]) -> str:
     known = [names[grades.index(grade)] if grade in grades else str(grade) for grade in members]
-    return known[0] if len(known) == 1 else f"{known[0]}-{known[-1]}" if len(known) > 2 else "+".join(known)
+    in_a_row = members == list(range(members[0], members[0] + len(members)))
+    return f"{known[0]}-{known[-1]}" if len(known) > 2 and in_a_row else "+".join(known)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import random
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from starling.infra.store.streaming import Take
 from starling.trainer.data import cache as cache_module
 from starling.trainer.data.cache import ChunkCache
 from starling.trainer.data.chunks import Chunk
+from starling.trainer.data.usage import Usage
 
 SIZE = 5000
 
@@ -127,6 +129,14 @@ def test_the_bound_is_the_node_s_and_a_restart_counts_what_is_there(tmp_path: Pa
     source = Source(9)
     ChunkCache(tmp_path, 3 * SIZE).fetch(source.chunk, source)
     assert on_disk(tmp_path) <= 3 * SIZE
+
+
+def test_whoever_is_killed_while_a_file_gets_its_size_leaves_a_sum_that_is_not_too_small(tmp_path: Path) -> None:
+    usage, part = Usage(tmp_path), tmp_path / "part"
+    part.touch()
+    with part.open("rb") as unwritable, pytest.raises(io.UnsupportedOperation):
+        usage.allot(unwritable, SIZE, 10 * SIZE)
+    assert int((tmp_path / "usage").read_bytes()) == SIZE
 
 
 def test_without_a_bound_half_of_what_is_free_is_taken(tmp_path: Path) -> None:

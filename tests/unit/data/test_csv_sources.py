@@ -180,3 +180,19 @@ def test_the_digits_have_no_table() -> None:
 def test_numbers_are_sorted_as_numbers_and_names_as_names() -> None:
     assert sorted_classes({"10", "2", "-1"}) == ["-1", "2", "10"]
     assert sorted_classes({"10", "2", "x"}) == ["10", "2", "x"]
+
+
+def test_a_label_of_zeros_and_ones_may_stand_beside_other_such_columns(table: Write) -> None:
+    root = table("image,label,blurred\n1_left,0,0\n1_right,1,1\n2_left,0,1\n2_right,1,0\n")
+    found = classes(find_images(str(root)))
+    assert found == {"1_left.jpeg": "0", "1_right.jpeg": "1", "2_left.jpeg": "0", "2_right.jpeg": "1"}
+
+
+def test_classes_of_thousands_of_digits_are_sorted() -> None:
+    assert sorted_classes({"9" * 5000, "10"}) == ["10", "9" * 5000]
+
+
+@pytest.mark.parametrize("uri", ["s3://[x/y", "s3://b!/y", "s3:///y"])
+def test_a_source_that_is_no_bucket_is_refused(uri: str) -> None:
+    with pytest.raises(UsageError, match="bad source"):
+        find_images(uri)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from starling.infra.errors import ObjectCorrupt, UsageError
 from starling.infra.store import Store, open_store
-from starling.trainer.data.index import DatasetIndex, Shard, dataset_uri, load_index, locate, prepare_command
+from starling.trainer.data.index import DatasetIndex, Sample, Shard, dataset_uri, load_index, locate, prepare_command
 from starling.trainer.data.prepare import prepare
 
 
@@ -83,3 +83,28 @@ def test_an_index_survives_being_written_and_read(store: Store, images: Path) ->
 def test_a_hash_cannot_name_a_file_elsewhere() -> None:
     with pytest.raises(ValidationError):
         Shard(key="a", size=1, sha256="../../somewhere")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shard", 9), ("shard", -1), ("offset", -1), ("offset", 10**15), ("length", 10**15), ("label", 9), ("label", -1)],
+)
+def test_an_index_whose_samples_cannot_be_is_refused(store: Store, images: Path, field: str, value: int) -> None:
+    prepare(str(images), store, "pets")
+    index = json.loads(store.get("data/pets/index.json").data)
+    index["splits"]["train"]["samples"][0][Sample._fields.index(field)] = value
+    store.put("data/pets/index.json", json.dumps(index).encode())
+    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 2"):
+        load_index(store, "pets")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("key", "../../secret"), ("key", "/etc/passwd"), ("size", -1), ("size", 2**70)]
+)
+def test_an_index_whose_shards_cannot_be_is_refused(store: Store, images: Path, field: str, value: object) -> None:
+    prepare(str(images), store, "pets")
+    index = json.loads(store.get("data/pets/index.json").data)
+    index["splits"]["train"]["shards"][0][field] = value
+    store.put("data/pets/index.json", json.dumps(index).encode())
+    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 2"):
+        load_index(store, "pets")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from starling.infra import layout
-from starling.infra.errors import StoreUnavailable, UsageError
+from starling.infra.errors import StoreAccessDenied, StoreUnavailable, UsageError
 from starling.infra.store import Store
 from starling.trainer.data.index import DatasetIndex, DatasetPlace, load_index
 from starling.trainer.data.patient_split import validation_keys
@@ -252,3 +253,97 @@ def test_names_that_cannot_be_keys_are_refused(store: Store, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of a dataset"):
         prepare("digits", store, name)
     assert stored(store) == {}
+
+
+@pytest.mark.parametrize("folder", ["validation", "Val"])
+def test_splits_may_be_written_otherwise(store: Store, write_image: WriteImage, folder: str) -> None:
+    for class_name in ("a", "b"):
+        root = write_image(f"Train/{class_name}/1.png").parents[2]
+        write_image(f"{folder}/{class_name}/2.png")
+    prepare(str(root), store, "pets")
+    assert load_index(store, "pets").classes == ["a", "b"]
+    assert class_counts(load_index(store, "pets"), "val") == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("other", ["holdout", "test"])
+def test_a_split_is_never_taken_for_a_class(store: Store, write_image: WriteImage, other: str) -> None:
+    for class_name in ("a", "b"):
+        root = write_image(f"val/{class_name}/1.png").parents[2]
+        write_image(f"{other}/{class_name}/2.png")
+    with pytest.raises(UsageError, match="looks like a split"):
+        prepare(str(root), store, "pets")
+
+
+def test_a_class_may_be_called_train(store: Store, write_image: WriteImage) -> None:
+    for class_name in ("train", "bus"):
+        root = write_image(f"{class_name}/1.png").parents[1]
+    prepare(str(root), store, "vehicles")
+    assert load_index(store, "vehicles").classes == ["bus", "train"]
+
+
+def test_a_dataset_may_lie_among_its_images(store: Store, write_image: WriteImage) -> None:
+    for class_name in ("a", "b"):
+        root = write_image(f"train/{class_name}/1.png").parents[2]
+        write_image(f"val/{class_name}/2.png")
+    first = prepare(str(root), store, str(root / "prepared"))
+    assert prepare(str(root), store, str(root / "prepared"))["already_prepared"]
+    assert first["splits"] == {"train": 2, "val": 2}
+
+
+def test_pipes_are_not_read_and_links_are_not_followed_out_or_round(store: Store, images: Path) -> None:
+    os.mkfifo(images / "cat" / "pipe.png")
+    (images / "cat" / "up").symlink_to("../..")
+    (images / "cat" / "round").symlink_to("../cat")
+    prepare(str(images), store, "pets")
+    index = load_index(store, "pets")
+    assert sum(len(split.samples) for split in index.splits.values()) == 20
+    assert index.ignored == {"link to a folder that is listed elsewhere": 2, "no regular file": 1}
+
+
+def test_a_folder_that_cannot_be_listed_ends_the_preparation(
+    store: Store, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("dog"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, who may list everything
+    with pytest.raises(StoreAccessDenied, match=r"cannot list .*dog: Permission denied"):
+        prepare(str(images), store, "pets")
+
+
+@pytest.mark.parametrize(("code", "ends"), [(errno.EIO, True), (errno.EMFILE, True), (errno.EACCES, False)])
+def test_a_failing_disk_is_no_reason_to_leave_images_out(
+    store: Store, images: Path, monkeypatch: pytest.MonkeyPatch, code: int, ends: bool
+) -> None:
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "03.png" and path.parent.name == "cat":
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    if ends:
+        with pytest.raises(StoreUnavailable, match=r"cannot read cat/03.png"):
+            prepare(str(images), store, "pets")
+        assert not (Path(store.uri) / "data/pets/index.json").exists()
+    else:
+        assert prepare(str(images), store, "pets")["left_out_counts"] == {"unreadable": 1}
+
+
+def test_a_folder_whose_name_is_no_unicode_can_be_prepared(store: Store, images: Path) -> None:
+    odd = os.fsdecode(os.fsencode(images) + b"\xff")
+    os.rename(images, odd)
+    prepare(odd, store, "pets")
+    assert load_index(store, "pets").source.endswith("images\\xff")
+
+
+def test_a_file_too_large_for_any_image_is_not_read(store: Store, images: Path) -> None:
+    with (images / "cat" / "huge.png").open("wb") as file:
+        file.truncate(2**30 + 1)
+    (left_out,) = prepare(str(images), store, "pets", workers=1)["left_out"]
+    assert left_out["reason"] == "the file has 1,073,741,825 bytes, more than 1,073,741,824"

@@ -287,3 +287,12 @@ def test_progress_says_rate_and_rest_every_few_seconds() -> None:
         pace.count()
     assert lines[0] == "7 of 1,000 images (2/s, about 7 min 06 s left)"
     assert len(lines) == 3
+
+
+def test_verify_does_not_believe_an_absurd_size(store: Store, images: Path) -> None:
+    prepare(str(images), store, "pets")
+    index = json.loads(store.get("data/pets/index.json").data)
+    index["splits"]["train"]["shards"][0]["size"] = 10**18
+    store.put("data/pets/index.json", json.dumps(index).encode())
+    (damage,) = verify(store, "pets")["damaged"]
+    assert "and should have 1000000000000000000" in damage["problem"]

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from starling.infra.errors import UsageError
 from starling.trainer.data.order import (
     block_order,
     class_counts,
+    epoch_order,
     eval_batches,
     eval_steps,
     plain_order,
     shard_samples,
     steps_per_epoch,
 )
+from starling.trainer.task import Batch
 
 SHARDS = st.sampled_from([1, 2, 4, 8, 16])
 SIZES = st.integers(1, 300)
@@ -156,7 +160,10 @@ def test_evaluation_counts_every_sample_once_in_equally_many_equal_batches(n: in
     assert {(len(indices), len(weights)) for part in parts for indices, weights in part} == {(batch, batch)}
     pairs = [pair for part in parts for indices, weights in part for pair in zip(indices, weights, strict=True)]
     assert [index for index, weight in pairs if weight == 1.0] == list(range(n))
-    assert all(0 <= index < n for index, _ in pairs)
+    for shard, part in enumerate(parts):
+        first = n * shard // shards
+        own = range(first, max(first + 1, n * (shard + 1) // shards))
+        assert all(index in own for indices, _ in part for index in indices), "filled up with what others read"
 
 
 @settings(deadline=None)
@@ -178,3 +185,19 @@ def test_evaluation_ranges_differ_by_one_sample_at_most(n: int, shards: int, bat
 def test_shards_that_cannot_be_are_refused(n: int, global_batch: int, shards: int, shard: int, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         shard_samples(torch.arange(n), global_batch, shards, 0, shard)
+
+
+@pytest.mark.parametrize("entries", [torch.arange(3), torch.arange(5), torch.zeros(2, 2)])
+def test_an_order_of_another_length_than_the_samples_is_refused(entries: torch.Tensor) -> None:
+    class Four:
+        def __len__(self) -> int:
+            return 4
+
+        def order(self, seed: int, epoch: int) -> torch.Tensor:
+            return entries
+
+        def batch(self, indices: Sequence[int], *, seed: int, epoch: int | None) -> Batch:
+            raise NotImplementedError
+
+    with pytest.raises(UsageError, match="one for each of the 4 samples"):
+        epoch_order(Four(), 0, 0)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from starling.infra.errors import ObjectCorrupt, UsageError
 from starling.infra.store import Store
+from starling.trainer.data.downloads import Downloads
 from starling.trainer.data.index import DatasetIndex, DatasetPlace, Sample, Shard, Split, load_index, locate
 from starling.trainer.data.prepare import prepare
 from starling.trainer.data.read import ShardSamples
@@ -122,6 +123,20 @@ def test_nothing_is_downloaded_before_it_is_asked_for(store: Store, images: Path
     read(samples, [0])
     assert len(list((tmp_path / "cache").glob("shards/*/*"))) == 1
     assert len(load_index(store, "pets").splits["train"].shards) > 1
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 10**9])
+def test_fetching_ahead_is_told_how_far_reading_is_whatever_is_decoded_already(
+    store: Store, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_bytes: int
+) -> None:
+    prepare(str(images), store, "pets")
+    positions: list[int] = []
+    monkeypatch.setattr(Downloads, "reached", lambda self, position: positions.append(position))
+    samples = open_samples(store, tmp_path, memory_bytes=memory_bytes)
+    samples.expect([3, 3, 3, 4])
+    for entries in ([3, 3], [3, 4]):
+        read(samples, entries)
+    assert positions == [2, 4]
 
 
 def test_files_can_be_had_as_they_are_stored(store: Store, images: Path, tmp_path: Path) -> None:

@@ -135,3 +135,31 @@ def test_tiles_larger_than_an_image_and_damaged_images_are_named(eyes: Path) -> 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read it"):
         read_spots(tmp_path / "none.csv")
+
+
+def test_tiles_of_two_images_of_one_name_are_not_mixed(eyes: Path) -> None:
+    (eyes / "labels.csv").unlink()
+    for number, name in enumerate(("a", "b")):
+        (eyes / name).mkdir()
+        for side in ("left", "right"):
+            (eyes / f"{number}_{side}.png").rename(eyes / name / f"0_{side}.png")
+    (eyes.parent / "lesions.csv").write_text("image,kind,x,y,radius\n")
+    with pytest.raises(UsageError, match="two images are called 0_left"):
+        cut(eyes)
+
+
+@pytest.mark.parametrize("row", ["0_left,exudate,nan,30,3", "0_left,exudate,20,inf,3", "0_left,exudate,20,30,-3"])
+def test_places_that_cannot_be_are_refused(tmp_path: Path, row: str) -> None:
+    table = tmp_path / "lesions.csv"
+    table.write_text(f"image,kind,x,y,radius\n{row}\n")
+    with pytest.raises(UsageError, match=r"lesions.csv:2: give a name, a finite x and y"):
+        read_spots(table)
+
+
+def test_a_table_may_begin_with_a_mark_and_name_its_image_last(tmp_path: Path) -> None:
+    table = tmp_path / "lesions.csv"
+    table.write_text("\ufeffkind,x,y,radius,image\nexudate,20,30,3,0_left\n")
+    assert read_spots(table) == {"0_left": [Spot(x=20, y=30, radius=3)]}
+    table.write_text("kind,x,y,radius,image\nexudate,20,30,3\n")
+    with pytest.raises(UsageError, match="give a name"):
+        read_spots(table)

@@ -23,6 +23,15 @@ def test_less_is_better_of_losses() -> None:
     assert best_epoch(HISTORY, "cross_entropy")["step"] == 20
 
 
+def test_what_is_no_number_is_not_the_best() -> None:
+    diverged = [{"epoch": 0, "step": 5, "val": {"kappa": float("nan"), "loss": float("-inf"), "auc": None}}]
+    assert best_epoch(diverged + HISTORY, "kappa")["step"] == 30
+    with pytest.raises(UsageError, match="--best loss"):
+        best_epoch(diverged + HISTORY, "loss")
+    with pytest.raises(UsageError, match="--best auc"):
+        best_epoch(diverged, "auc")
+
+
 def test_an_unknown_metric_is_told_with_those_there_are() -> None:
     with pytest.raises(UsageError, match="there are: cross_entropy, kappa"):
         best_epoch(HISTORY, "auc")

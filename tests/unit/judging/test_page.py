@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from starling.trainer.judging.evaluation import Bootstrap, Dataset, Evaluation, Metric, Sorting
+from starling.trainer.judging.evaluation import Bootstrap, Dataset, Evaluation, Metric, Recorded, Sorting
 from starling.trainer.judging.page import page
 from starling.trainer.judging.sorting import Sorted, describe
 from starling.trainer.judging.style import STYLE
@@ -97,3 +97,13 @@ def _luminance(colour: str) -> float:
     channels = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_a_run_that_diverged_is_told_as_its_history_holds_it() -> None:
+    told = Recorded.of({"loss": None, "accuracy": 0.25}, {"loss": float("nan"), "accuracy": 0.25})
+    assert told.equal
+    assert not Recorded.of({"loss": None}, {"loss": 1.0}).equal
+    other = Recorded.of({"loss": None, "accuracy": 0.25}, {"loss": 1.0, "accuracy": 0.5})
+    assert "measured at this step, on its own machine: loss -, accuracy 0.25" in page(
+        an_evaluation(None).but(recorded=other), {}
+    )

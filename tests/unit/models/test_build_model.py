@@ -9,6 +9,7 @@ from torch import nn
 from starling.infra.errors import UsageError
 from starling.trainer.models.build import build
 from starling.trainer.models.torchvision_shim import import_torchvision
+from starling.trainer.tasks.options import IMAGENET_PIXELS
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (33, 17), (1, 1)])
@@ -64,6 +65,16 @@ def test_models_with_a_second_output_are_built_without_it() -> None:
     assert model(torch.rand(2, 1, 64, 64)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_weights_from_tensorflow_see_pixels_as_they_were_trained_to(name: str) -> None:
+    """Pixels that are normalised as torchvision's weights want it come out between -1 and 1."""
+    with torch.device("meta"):
+        model: Any = build(f"torchvision/{name}", {}, num_classes=2, in_channels=3)
+    mean, std = (torch.tensor(IMAGENET_PIXELS[each]).view(1, 3, 1, 1) for each in ("mean", "std"))
+    pixels = torch.rand(2, 3, 4, 4)
+    torch.testing.assert_close(model._transform_input((pixels - mean) / std), 2 * pixels - 1, atol=1e-5, rtol=1e-5)
+
+
 def test_options_reach_torchvision() -> None:
     model = build("torchvision/squeezenet1_1", {"dropout": 0.25}, num_classes=7, in_channels=3)
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.25]
@@ -77,6 +88,7 @@ def test_options_reach_torchvision() -> None:
         ("torchvision/resnet19", {}, "did you mean .*torchvision/resnet18"),
         ("qqq", {}, "there are small-cnn, efficientnet-lite0, .*and torchvision/<name>"),
         ("torchvision/resnet18", {"depth": 3}, "torchvision's resnet18 refuses .*'depth'"),
+        ("torchvision/vit_b_16", {"image_size": 30}, "torchvision's vit_b_16 refuses .*indivisible by patch size"),
         ("torchvision/resnet18", {"weights": "DEFAULT"}, "model.options.weights: cannot be set"),
         ("torchvision/resnet18", {"num_classes": 4}, "model.options.num_classes: cannot be set"),
     ],

@@ -257,6 +257,16 @@ def test_the_deadline_needs_as_many_nodes_as_make_its_steps_short_enough() -> No
     assert nodes_needed(facts(node(0, step=1000), sections=DEADLINE_SECTIONS), end - 10) == 1
 
 
+def test_parts_of_a_model_make_as_many_passes_on_all_ranks() -> None:
+    """With fsdp, exact or not, who has fewer shards repeats one: of four, three ranks take two passes, as two do."""
+    optimizer = {"name": "sgd", "lr": 0.1}
+    training = {"epochs": 2, "global_batch": 64, "virtual_shards": 4, "optimizer": optimizer}
+    sections = {**DEADLINE_SECTIONS, "training": {**training, "strategy": "fsdp", "exact": False}}
+    seen = facts(node(0, step=0), sections=sections)
+    end = CREATED + 36_000 - 90 - 2 * 40
+    assert nodes_needed(seen, end - SLACK * 1000 * 40 * 2 / 4 + 1) == 4, "three are no faster than two"
+
+
 def test_on_demand_for_the_deadline_buys_what_is_short_and_no_more() -> None:
     wanted = [node(slot, bought=False) for slot in (1, 2, 3)]
     memory = {one.node: 0 for one in wanted}

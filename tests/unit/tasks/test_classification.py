@@ -13,7 +13,8 @@ from starling.infra.errors import UsageError
 from starling.infra.store import Store, open_store
 from starling.trainer.data.prepare import prepare
 from starling.trainer.task import TaskContext
-from starling.trainer.tasks.classification import ClassificationTask, cross_entropy
+from starling.trainer.tasks.classification import ClassificationTask
+from starling.trainer.tasks.losses import cross_entropy
 
 
 @pytest.fixture
@@ -54,6 +55,17 @@ def test_cross_entropy_survives_impossible_classes() -> None:
     cross_entropy(logits, torch.tensor([0])).sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("given", "built_for"), [({"image_size": 32}, {}), ({}, {"image_size": 16})])
+def test_a_model_of_one_size_refuses_images_of_another(
+    store: Store, pets: str, tmp_path: Path, given: dict[str, int], built_for: dict[str, int]
+) -> None:
+    task = ClassificationTask(
+        context(store, tmp_path, given, model_name="torchvision/vit_b_16", model_options=built_for)
+    )
+    with torch.device("meta"), pytest.raises(UsageError, match=r"task.options.image_size: .*vit_b_16 takes .*; give"):
+        task.build_model()
 
 
 class Brightness(torch.nn.Module):

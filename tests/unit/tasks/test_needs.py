@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 import yaml
 
 from starling.infra import layout
-from starling.infra.errors import StarlingError, UsageError
+from starling.infra.errors import UsageError
 from starling.infra.records import RunRecord
 from starling.infra.store import Store, open_store
 from starling.trainer.checkpoint.files import write_tensors
+from starling.trainer.checkpoint.load import load_checkpoint
 from starling.trainer.checkpoint.manifest import Manifest, Part, manifest_key, part_key
 from starling.trainer.needs import needed
 from starling.trainer.state import TrainingState
@@ -87,11 +90,47 @@ def test_a_node_fetches_weights_once(store: Store, tmp_path: Path) -> None:
     assert value_of(needed(context(store, tmp_path), "lowres").weights()) == 0.5
 
 
+def test_ranks_that_come_at_the_same_time_fetch_weights_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, tmp_path, 3, 0.5)
+    fetched = []
+
+    def fetch(store: Store, manifest: Manifest) -> TrainingState:
+        fetched.append(manifest.step)
+        time.sleep(0.1)  # so that all others come meanwhile
+        return load_checkpoint(store, manifest)
+
+    monkeypatch.setattr("starling.trainer.needs.load_checkpoint", fetch)
+    with ThreadPoolExecutor(4) as ranks:
+        found = [ranks.submit(needed(context(store, tmp_path), "lowres").weights) for _ in range(4)]
+        assert {value_of(each.result()) for each in found} == {0.5}
+    assert fetched == [3]
+
+
+def test_a_run_that_has_no_checkpoints_hinders_no_other(store: Store, tmp_path: Path) -> None:
+    """A script that is needed first, to prepare something, has none."""
+    commit(store, tmp_path, 3, 0.5)
+    needs = {"lowres": "low", "script": "script"}
+    assert value_of(needed(context(store, tmp_path, **needs), "lowres").weights()) == 0.5
+    with pytest.raises(UsageError, match=r"needs\.script: run script has no checkpoint"):
+        needed(context(store, tmp_path, **needs), "script")
+
+
+@pytest.mark.parametrize("gone", [layout.run_record("low"), manifest_key(layout.checkpoints("low"), 3)])
+def test_what_is_gone_is_no_reason_to_try_again(store: Store, tmp_path: Path, gone: str) -> None:
+    commit(store, tmp_path, 3, 0.5)
+    needed(context(store, tmp_path), "lowres")
+    store.delete(gone)
+    with pytest.raises(UsageError, match="step 3 of run low is gone"):
+        needed(context(store, tmp_path), "lowres")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_damaged_weights_on_the_disk_are_fetched_again(store: Store, tmp_path: Path, damage: str) -> None:
     commit(store, tmp_path, 3, 0.5)
     needed(context(store, tmp_path), "lowres").weights()
-    (kept,) = (tmp_path / "cache" / "needs").iterdir()
+    (kept,) = (tmp_path / "cache" / "needs").glob("*.safetensors")
     data = bytearray(kept.read_bytes())
     data[-1] ^= 1
     kept.write_bytes(data[:-4] if damage == "cut" else data)
@@ -102,7 +141,7 @@ def test_another_state_under_the_pinned_step_is_refused(store: Store, tmp_path: 
     commit(store, tmp_path, 3, 0.5)
     needed(context(store, tmp_path), "lowres")
     commit(store, tmp_path, 3, 0.75)
-    with pytest.raises(StarlingError, match="step 3 of run low has other weights now"):
+    with pytest.raises(UsageError, match="step 3 of run low has other weights now"):
         needed(context(store, tmp_path), "lowres")
 
 

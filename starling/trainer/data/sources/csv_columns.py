@@ -86,9 +86,12 @@ def _first(candidates: tuple[str, ...], table: Table) -> str | None:
 
 
 def _one_hot(table: Table, image: str | None) -> list[str]:
-    """Columns that are a class each: ISIC's names, or all others if they hold nothing but zeros and ones."""
+    """Columns that are a class each: ISIC's names, or all others if they hold nothing but zeros and ones and none
+    is called like a label."""
     if known := [column for column in table.columns if column in ISIC]:
         return known if len(known) > 1 else []
+    if _first(LABEL_COLUMNS, table) is not None:
+        return []  # a label of zeros and ones beside other such columns
     others = [column for column in table.columns if column not in (image, SPLIT_COLUMN)]
     binary = all(row.values[column] in ("0", "1", "0.0", "1.0") for column in others for row in table.rows)
     return others if len(others) > 1 and binary and image is not None else []

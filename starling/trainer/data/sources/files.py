@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from starling.infra.errors import ObjectNotFound, UsageError
 from starling.infra.store.anywhere import filesystem, fsspec_errors_named, stamp_of
+from starling.infra.store.oserrors import store_error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,8 @@ class Listing:
 
 
 def list_files(source: str) -> Listing:
-    """Everything below a folder or URI. UsageError if there is no such folder; the store's errors for a URI."""
+    """Everything below a folder or URI. UsageError if there is no such folder; the store's errors for a URI, and for a
+    folder that cannot be listed."""
     if "://" not in source or source.startswith("file://"):
         return _local(Path(source.removeprefix("file://")).expanduser())
     ignored: Counter[str] = Counter()
@@ -77,27 +80,40 @@ def read_anywhere(place: str) -> bytes:
 def _local(root: Path) -> Listing:
     if not root.is_dir():
         raise UsageError(f'there is no folder {root} to read images from (give a folder, a URI, or "digits")')
-    listing = Listing(root=str(root), files=[])
+    listing = Listing(root=_text(str(root)), files=[])
+    home = Path(os.path.realpath(root))
     seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back up
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_unlistable):
+        if (real := os.path.realpath(folder)) in seen or Path(real) in home.parents:
+            listing.ignored["link to a folder that is listed elsewhere"] += 1
             below.clear()
             continue
         seen.add(real)
         listing.ignored["hidden"] += sum(name.startswith(".") for name in [*below, *names])
         below[:] = sorted(name for name in below if not name.startswith("."))
-        listing.files += [_local_file(root, Path(folder, name)) for name in names if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                _add_local(listing, root, Path(folder, name))
     listing.files.sort(key=lambda file: file.path)
     return listing
 
 
-def _local_file(root: Path, path: Path) -> SourceFile:
+def _unlistable(error: OSError) -> None:
+    """Nobody knows what is in such a folder, so nobody could be told what is left out."""
+    raise store_error("list", Path(error.filename), error) from error
+
+
+def _add_local(listing: Listing, root: Path, path: Path) -> None:
     try:
         found = path.stat()
-        size, stamp = found.st_size, str(found.st_mtime_ns)
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device might never end
+            listing.ignored["no regular file"] += 1
+            return
+        size, modified = found.st_size, str(found.st_mtime_ns)
     except OSError:  # a link that leads nowhere: reading it says so, and the image is left out for that reason
-        size, stamp = 0, ""
-    return SourceFile(path=_text(path.relative_to(root).as_posix()), size=size, stamp=stamp, read=path.read_bytes)
+        size, modified = 0, ""
+    name = _text(path.relative_to(root).as_posix())
+    listing.files.append(SourceFile(path=name, size=size, stamp=modified, read=path.read_bytes))
 
 
 def _text(name: str) -> str:

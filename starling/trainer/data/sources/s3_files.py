@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,9 @@ from starling.trainer.data.sources.files import SourceFile
 
 ATTEMPTS = 4
 """How often an answer that breaks off is asked for again; botocore retries only what comes before the body."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+"""Wider than what a store takes: old buckets and other servers have such names."""
 
 
 def list_s3(source: str) -> Iterator[SourceFile]:
@@ -56,9 +60,12 @@ def _read(source: str, key: str) -> bytes:
 @functools.cache
 def _open(uri: str) -> tuple[str, str, S3Clients]:
     """Bucket, key, and the clients for them: the same ones for all files of a source."""
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        raise UsageError(f"bad source {uri!r}: give s3://bucket/prefix")
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UsageError(f"bad source {uri!r}: {error}; give s3://bucket/prefix") from error
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise UsageError(f"bad source {uri!r}: a bucket's name has 3 to 255 of [A-Za-z0-9._-]; give s3://bucket/prefix")
     options = s3_options(uri, parts)
     endpoint, region = options.get("endpoint_url"), options.get("region")
     clients = S3Clients(endpoint_url=endpoint, region=region, patience=S3Patience())
