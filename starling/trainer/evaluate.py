@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from threading import Lock
 
 import torch
@@ -15,7 +16,9 @@ from starling.trainer.task import Samples
 from starling.trainer.tree import Scratch, TreeSum, owned_shards, padded
 
 MIN_BATCH = 64
-"""Evaluation batches hold at least so many samples; a constant, because the shape of a batch decides its bits."""
+MIN_BATCH_BYTES = MIN_BATCH * (3 * 512**2 + 4096)
+"""Evaluation batches hold at least so many samples, or so much: colour images of up to 512x512 (and 4 KiB of
+what belongs to them) come by 64, larger ones by fewer. The same everywhere: the shape of a batch decides its bits."""
 
 
 def evaluate(
@@ -35,7 +38,9 @@ def evaluate(
     the bits comparable.
     """
     training = stepper.training
-    batch_size = batch_size or max(MIN_BATCH, training.shard_batch)
+    if batch_size is None:
+        with one_reader or nullcontext():
+            batch_size = max(_least_batch(samples, training.seed), training.shard_batch)
     names: list[str] = []
     outputs = _Outputs()
     tree = TreeSum()
@@ -60,6 +65,12 @@ def evaluate(
     means = {stepper.task.loss_name: loss / count} | {n: s / count for n, s in zip(names, scores, strict=True)}
     whole = outputs.gathered(comm, len(samples), virtual)
     return means | (stepper.task.summarise(whole) if whole else {})
+
+
+def _least_batch(samples: Samples, seed: int) -> int:
+    """How many of these samples are worth a batch."""
+    one = samples.batch([0], seed=seed, epoch=None)
+    return max(1, min(MIN_BATCH, MIN_BATCH_BYTES // max(1, sum(tensor.nbytes for tensor in one.values()))))
 
 
 class _Outputs:
