@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from starling.cli import main
 from starling.infra.providers.aws.on_demand_prices import shipped_table
 from starling.infra.region.cloud import EmulatedCloud
+from tests.support.command_line import Starling, command_line
 from tests.support.priced_cloud import as_new, priced_cloud
 
 DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """A table's lines in words, its head first."""
-        return [line.split() for line in self.out.splitlines()]
-
-
-Starling = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +32,7 @@ def cloud(shared_cloud: EmulatedCloud, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def starling(cloud: EmulatedCloud, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Starling:
     """Runs the command line in this process."""
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["starling", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return Ran(int(end.value.code or 0), out, err)
-
-    return run
+    return command_line(monkeypatch, capfd)
 
 
 def test_offers_for_people(starling: Starling, cloud: EmulatedCloud) -> None:

@@ -6,36 +6,20 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from starling.cli import main
 from starling.infra import layout
 from starling.infra.home import starling_home
 from starling.infra.records import RunState, Verdict
 from starling.infra.store import Store, open_store
 from starling.orchestrator.launching import controller_pid
 from starling.orchestrator.runs import create_run
+from tests.support.command_line import Starling, command_line
 from tests.support.specs import plain_spec, spec
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Starling = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -44,15 +28,7 @@ def starling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     monkeypatch.setenv("STARLING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("STARLING_STORE", raising=False)
 
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["starling", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return Ran(int(end.value.code or 0), out, err)
-
-    return run
+    return command_line(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from starling.cli import main
 from starling.cli.datasets import ensure_dataset, size_now
 from starling.infra.store import open_store
+from tests.support.command_line import Starling, command_line
 from tests.support.specs import spec
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Data = Callable[..., Ran]
-
-
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Data:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Starling:
     """Runs `starling data ...` in this process, in `tmp_path` and with a home of its own."""
     monkeypatch.setenv("STARLING_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("STARLING_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["starling", "data", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capfd.readouterr()
-        return Ran(int(end.value.code or 0), out, err)
-
-    return run
+    return command_line(monkeypatch, capfd, "data")
 
 
 @pytest.fixture
@@ -68,7 +41,7 @@ def eyes(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_dataset_is_prepared_looked_at_and_verified(data: Data, eyes: Path, tmp_path: Path) -> None:
+def test_a_dataset_is_prepared_looked_at_and_verified(data: Starling, eyes: Path, tmp_path: Path) -> None:
     prepared = data("prepare", "eyes", "./sets/eyes", "--size", "32", "--split", "0.2", "--shard-size", "10KiB")
     assert prepared.code == 0
     assert f"dataset eyes is at {tmp_path}/sets/eyes" in prepared.out
@@ -89,7 +62,7 @@ def test_a_dataset_is_prepared_looked_at_and_verified(data: Data, eyes: Path, tm
         assert (sheet.format, sheet.height) == ("PNG", 2 * 132 + 4)
 
 
-def test_damage_makes_verify_exit_with_1_and_says_how_to_mend(data: Data, eyes: Path, tmp_path: Path) -> None:
+def test_damage_makes_verify_exit_with_1_and_says_how_to_mend(data: Starling, eyes: Path, tmp_path: Path) -> None:
     data("prepare", "eyes", "eyes")
     shard = next((tmp_path / "home/store/data/eyes/train").glob("*.tar"))
     content = bytearray(shard.read_bytes())
@@ -106,7 +79,7 @@ def test_damage_makes_verify_exit_with_1_and_says_how_to_mend(data: Data, eyes: 
 
 
 @pytest.mark.parametrize("name", ["eyes", "memory://spec-source/sets/eyes"])
-def test_a_spec_has_its_dataset_prepared_from_its_source(data: Data, eyes: Path, tmp_path: Path, name: str) -> None:
+def test_a_spec_has_its_dataset_prepared_from_its_source(data: Starling, eyes: Path, tmp_path: Path, name: str) -> None:
     wanted = spec(task="classification", model="small-cnn", data={"dataset": name, "source": "eyes"})
     store = open_store(str(tmp_path / "store"))
     file = tmp_path / "spec.yaml"
@@ -135,7 +108,7 @@ def test_a_spec_has_its_dataset_prepared_from_its_source(data: Data, eyes: Path,
     ],
 )
 def test_wrong_usage_exits_with_2_and_writes_nothing(
-    data: Data, eyes: Path, tmp_path: Path, arguments: list[str], message: str
+    data: Starling, eyes: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     told = data(*arguments)
     assert told.code == 2
