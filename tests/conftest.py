@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -17,24 +13,8 @@ from starling.infra.region import s3_server as servers
 from starling.infra.store import Store, open_store
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _temporary_files_end_with_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Processes that tests kill cannot clear away theirs. (Not below tmp_path: sockets need a short path.)"""
-    tmp_path_factory.getbasetemp()  # made where it always is, so that what a failed test wrote is found there
-    get_temp_dir()  # this process' own, which multiprocessing clears away itself, at its very end
-    folder = tempfile.mkdtemp(prefix="st-")
-    before, os.environ["TMPDIR"], tempfile.tempdir = os.environ.get("TMPDIR"), folder, None
-    yield
-    if before is None:
-        del os.environ["TMPDIR"]
-    else:
-        os.environ["TMPDIR"] = before
-    tempfile.tempdir = None
-    shutil.rmtree(folder, ignore_errors=True)  # what still runs may be writing there
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """SeaweedFS listens on sockets at a fixed place too; one that is killed leaves them. By the first process, once."""
+    """SeaweedFS listens on sockets at a fixed place; one that is killed leaves them. Removed by the first process, once."""
     if not hasattr(session.config, "workerinput"):
         for left in Path("/tmp").glob("seaweedfs-*-grpc-*.sock"):
             with socket.socket(socket.AF_UNIX) as probe:
