@@ -14,7 +14,7 @@ from starling.infra.store import Store, open_store
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """SeaweedFS listens on sockets at a fixed place; one that is killed leaves them. Removed by the first process, once."""
+    """SeaweedFS listens on sockets at a fixed place, and leaves them when it is killed. By the first process, once."""
     if not hasattr(session.config, "workerinput"):
         for left in Path("/tmp").glob("seaweedfs-*-grpc-*.sock"):
             with socket.socket(socket.AF_UNIX) as probe:
