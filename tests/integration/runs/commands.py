@@ -20,7 +20,7 @@ import yaml
 from tests.support import tasks
 from tests.support.rounds import training_spec
 
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 class Commands:

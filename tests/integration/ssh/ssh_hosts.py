@@ -153,7 +153,7 @@ def _environment(home: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SUPPORT), "STAND_IN": "train", "TMPDIR": str(temporary)}
 
 
-def eventually(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
     """Wait for real processes to get there."""
     give_up_at = time.monotonic() + timeout
     while not condition():
