@@ -10,6 +10,7 @@ import typer
 from starling.cli.aws_app import aws_app, doctor, gc
 from starling.cli.data_app import data_app
 from starling.cli.judging_app import evaluate, predict
+from starling.cli.options import Json, Run
 
 app = typer.Typer(
     name="starling",
@@ -26,11 +27,9 @@ app.command()(doctor)
 app.command()(gc)
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file.", show_default=False)]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change a value of the spec.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 StoreUri = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from starling.cli.options import Json
+
 aws_app = typer.Typer(help="The set-up in an AWS account.", no_args_is_help=True, rich_markup_mode=None)
 
 Region = Annotated[
@@ -15,7 +17,6 @@ Region = Annotated[
     ),
 ]
 Stack = Annotated[str, typer.Option("--stack", metavar="NAME", help="Name of the set-up.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 
 
 @aws_app.command()

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from starling.cli.options import Json
+
 data_app = typer.Typer(help="Datasets in the store.", no_args_is_help=True, rich_markup_mode=None)
 synth_app = typer.Typer(help="Rendered images with labels.", no_args_is_help=True, rich_markup_mode=None)
 data_app.add_typer(synth_app, name="synth")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 StoreUri = Annotated[
     str | None,
     typer.Option(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+from starling.cli.options import Json, Run
+
 StoreUri = Annotated[
     str | None,
     typer.Option("--store", metavar="URI", help="Default: $STARLING_STORE, $STARLING_HOME/store.", show_default=False),

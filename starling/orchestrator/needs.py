@@ -50,13 +50,18 @@ def waits_for(needs: Iterable[NeedFacts], *, steps: bool = False) -> str | None:
 def broken_need(run: str, needs: Iterable[NeedFacts]) -> str | None:
     """Why `run` can not begin, and how to go on; None: it can, now or later."""
     for need in needs:
-        if need.state is None:
-            return f"there is no run {need.run} (needs.{need.name}) in the store any more, which this run needs"
-        if need.state in (RunState.FAILED, RunState.STOPPED):
-            return (
-                f"run {need.run} (needs.{need.name}), which this run needs, is {need.state.value}: {need.reason}; "
-                f"to go on: `starling resume {need.run}`, then `starling resume {run}`"
-            )
+        if why := why_broken(need):
+            resumes = f"; to go on: `starling resume {need.run}`, then `starling resume {run}`"
+            return why + (resumes if need.state is not None else "")
+    return None
+
+
+def why_broken(need: NeedFacts) -> str | None:
+    """Why a needed run will never be done by itself; None: it is, or may be."""
+    if need.state is None:
+        return f"there is no run {need.run} (needs.{need.name}) in the store any more, which this run needs"
+    if need.state in (RunState.FAILED, RunState.STOPPED):
+        return f"run {need.run} (needs.{need.name}), which this run needs, is {need.state.value}: {need.reason}"
     return None
 
 

@@ -17,7 +17,7 @@ from starling.infra.code import pack_code
 from starling.infra.errors import UsageError
 from starling.infra.store import Store
 from starling.orchestrator.loading import code_folder, load_spec
-from starling.orchestrator.needs import broken_need
+from starling.orchestrator.needs import why_broken
 from starling.orchestrator.reading import RunReader, read_spec
 from starling.orchestrator.runs import code_left_out, create_run, new_run_id, run_exists
 from starling.orchestrator.spec import Spec
@@ -81,8 +81,8 @@ def check_named_runs(store: Store, stages: list[Stage]) -> None:
     for stage in stages:
         for name, run in stage.named_runs.items():
             RunReader(store, run).record()
-            if why := broken_need("...", [RunReader(store, run).as_need(name)]):
-                raise UsageError(f"{stage.spec_file}: needs.{name}: {why.partition('; to go on')[0]}; resume it first")
+            if why := why_broken(RunReader(store, run).as_need(name)):
+                raise UsageError(f"{stage.spec_file}: needs.{name}: {why}; resume it first")
 
 
 def create_stages(
@@ -101,9 +101,7 @@ def create_stages(
     if len(stages) > 1 and run_exists(store, run):
         raise UsageError(f"there is a run {run} already in {store.uri}; `starling resume {run}` goes on with it")
     pinned = [(ids[stage.spec_file.resolve()], stage, _pinned(stage, ids)) for stage in stages]
-    missing = [
-        (run_id, stage, spec) for run_id, stage, spec in pinned if not _is_there(store, run_id, stage, spec, run)
-    ]
+    missing = [(run_id, stage, spec) for run_id, stage, spec in pinned if not _is_there(store, run_id, stage, spec)]
     for run_id, stage, spec in missing:
         create_run(store, spec, name=run_id, code=code_folder(stage.spec, stage.spec_file), clock=clock)
     return list(ids.values())
@@ -150,7 +148,7 @@ def _pinned(stage: Stage, ids: dict[Path, str]) -> Spec:
     return stage.spec.model_copy(update={"needs": {name: needs[name] for name in stage.spec.needs}})
 
 
-def _is_there(store: Store, run: str, stage: Stage, spec: Spec, asked_for: str) -> bool:
+def _is_there(store: Store, run: str, stage: Stage, spec: Spec) -> bool:
     """Whether a needed run was created before. Raises UsageError if it is another one, or will never be done."""
     if not stage.path or not run_exists(store, run):
         return False
@@ -161,6 +159,6 @@ def _is_there(store: Store, run: str, stage: Stage, spec: Spec, asked_for: str) 
             f"there is a run {run} already in {store.uri}, made from another spec or other code than "
             f"{stage.spec_file}; choose another --name"
         )
-    if why := broken_need(asked_for, [RunReader(store, run).as_need(stage.path[-1])]):
-        raise UsageError(f"{why.partition('; to go on')[0]}; `starling resume {run}` first, or choose another --name")
+    if why := why_broken(RunReader(store, run).as_need(stage.path[-1])):
+        raise UsageError(f"{why}; `starling resume {run}` first, or choose another --name")
     return True

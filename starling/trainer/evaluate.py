@@ -68,7 +68,7 @@ def evaluate(
 
 
 def _least_batch(samples: Samples, seed: int) -> int:
-    """How many of these samples are worth a batch."""
+    """How many of these samples are worth a batch. Measured on the first one by every rank: all must find the same."""
     one = samples.batch([0], seed=seed, epoch=None)
     return max(1, min(MIN_BATCH, MIN_BATCH_BYTES // max(1, sum(tensor.nbytes for tensor in one.values()))))
 

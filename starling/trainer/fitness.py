@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, StarlingError
+from starling.infra.errors import StarlingError
 from starling.infra.store.base import Store
+from starling.infra.store.change import first_word
 from starling.infra.supervision import EXIT_UNFIT, UNFIT
 from starling.trainer.config import Job
 from starling.trainer.determinism import device_fingerprint, set_up_device
@@ -26,12 +27,8 @@ def check_fitness(store: Store, job: Job) -> str | None:
         StarlingError: the device asked for is not there.
     """
     mine = _fingerprint_in_child(job)
-    key = layout.fingerprint(job.run)
-    try:
-        store.create(key, json.dumps(mine, sort_keys=True).encode())
-        return None
-    except ObjectExists:
-        return difference(json.loads(store.get(key).data), mine)
+    first = first_word(store, layout.fingerprint(job.run), json.dumps(mine, sort_keys=True).encode())
+    return difference(json.loads(first), mine)
 
 
 def declare_unfit(work_dir: Path, why: str) -> int:

@@ -19,9 +19,10 @@ import yaml
 
 from starling.infra import layout
 from starling.infra.clock import SystemClock
-from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError
+from starling.infra.errors import ObjectNotFound, UsageError
 from starling.infra.records import Record, RunRecord
 from starling.infra.store import Store
+from starling.infra.store.change import first_word
 from starling.infra.store.locks import locked
 from starling.trainer.checkpoint.files import DamagedFile, read_tensors, write_tensors
 from starling.trainer.checkpoint.load import load_checkpoint
@@ -29,7 +30,7 @@ from starling.trainer.checkpoint.manifest import Manifest, committed_steps, read
 from starling.trainer.config import Job
 from starling.trainer.memory import all_cores
 from starling.trainer.models.vendor_files import PATIENCE
-from starling.trainer.state import WEIGHTS, TrainingState
+from starling.trainer.state import WEIGHTS, weights_sha256
 from starling.trainer.task import Task, TaskContext
 from starling.trainer.tasks.context import task_context
 from starling.trainer.tasks.loading import load_task
@@ -117,8 +118,7 @@ class Needed:
         except DamagedFile as error:
             log.warning("the kept weights of run %s are damaged, they are fetched again: %s", self.run, error)
             return None
-        state = TrainingState(step=0, tensors=tensors, scaler={}, schedule={})
-        return tensors if state.hashes(all_cores()).weights_sha256 == self.manifest.weights_sha256 else None
+        return tensors if weights_sha256(tensors, all_cores()) == self.manifest.weights_sha256 else None
 
 
 def needed(context: TaskContext, name: str) -> Needed:
@@ -170,11 +170,7 @@ def _decided(context: TaskContext) -> dict[str, Pin] | None:
 
 def _decide(store: Store, key: str, pins: dict[str, Pin]) -> dict[str, Pin]:
     text = json.dumps({name: pin.model_dump() for name, pin in pins.items()}, indent=1)
-    try:
-        store.create(key, text.encode())
-    except ObjectExists:
-        return _parse(store.get(key).data)  # another rank was first: its word counts
-    return pins
+    return _parse(first_word(store, key, text.encode()))  # another rank may have been first
 
 
 def _newest(context: TaskContext) -> dict[str, Pin]:

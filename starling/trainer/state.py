@@ -77,6 +77,11 @@ class TrainingState:
         }
 
 
+def weights_sha256(tensors: dict[str, torch.Tensor], threads: int = 1) -> str:
+    """See Hashes; of weights alone, named as in a state."""
+    return TrainingState(step=0, tensors=tensors, scaler={}, schedule={}).hashes(threads).weights_sha256
+
+
 def capture(
     step: int,
     model: torch.nn.Module,

@@ -18,11 +18,12 @@ from typing import NoReturn
 import torch
 
 from starling.infra import layout
-from starling.infra.errors import ObjectExists, StoreUnavailable, UsageError
+from starling.infra.errors import StoreUnavailable, UsageError
 from starling.infra.files import write_atomically
 from starling.infra.processes import die_with_parent
 from starling.infra.records import Failure
 from starling.infra.store import Store, object_uri, open_store
+from starling.infra.store.change import first_word
 from starling.infra.supervision import PROGRESS
 from starling.trainer.announce import Announcer, announce_done
 from starling.trainer.checkpoint.local import LocalCheckpoints
@@ -38,7 +39,7 @@ from starling.trainer.progress import MetricsFile, ProgressFile, StepCounter
 from starling.trainer.resume import SOURCES, Resumed, find_state
 from starling.trainer.round import RoundInfo
 from starling.trainer.seeding import seed_torch
-from starling.trainer.state import WEIGHTS, TrainingState
+from starling.trainer.state import WEIGHTS, weights_sha256
 from starling.trainer.step import ExactStepper, PlainStepper, Stepper
 from starling.trainer.task import Task
 from starling.trainer.tasks.context import task_context
@@ -284,14 +285,11 @@ def _ranks(count: int | None) -> str:
 def _pin_data(store: Store, job: Job, task: Task) -> None:
     """Let the first round say what the data is, and refuse any other afterwards. Raises UsageError."""
     pin = json.dumps({"dataset": job.dataset, "content_sha256": task.data_sha256()}).encode()
-    try:
-        store.create(layout.data_pin(job.run), pin)
-    except ObjectExists as error:
-        if store.get(layout.data_pin(job.run)).data != pin:
-            raise UsageError(
-                f"data.dataset: the content of {job.dataset} has changed since the run began; "
-                "prepare it as it was, or start a new run"
-            ) from error
+    if first_word(store, layout.data_pin(job.run), pin) != pin:
+        raise UsageError(
+            f"data.dataset: the content of {job.dataset} has changed since the run began; "
+            "prepare it as it was, or start a new run"
+        )
 
 
 def _begin_with_weights(parts: _Parts) -> None:
@@ -302,7 +300,7 @@ def _begin_with_weights(parts: _Parts) -> None:
     if job.model_weights is None:
         return
     tensors = {WEIGHTS + name: tensor for name, tensor in parts.model.state_dict().items()}
-    sha256 = TrainingState(step=0, tensors=tensors, scaler={}, schedule={}).weights_sha256()
+    sha256 = weights_sha256(tensors)
     if len({number for [number] in parts.comm.gather_ints(int(sha256[:15], 16))}) > 1:
         raise UsageError(
             f"model.weights: not all ranks began with the same weights; was {job.model_weights} changed meanwhile?"
@@ -310,14 +308,11 @@ def _begin_with_weights(parts: _Parts) -> None:
     if parts.comm.rank != 0 or not parts.round.fit:
         return
     pin = json.dumps({"weights": job.model_weights, "sha256": sha256}).encode()
-    try:
-        parts.store.create(layout.weights_pin(job.run), pin)
-    except ObjectExists as error:
-        if parts.store.get(layout.weights_pin(job.run)).data != pin:
-            raise UsageError(
-                f"model.weights: the content of {job.model_weights} has changed since the run began; "
-                "put it back as it was, or start a new run"
-            ) from error
+    if first_word(parts.store, layout.weights_pin(job.run), pin) != pin:
+        raise UsageError(
+            f"model.weights: the content of {job.model_weights} has changed since the run began; "
+            "put it back as it was, or start a new run"
+        )
 
 
 def _announce_done(job: Job, store: Store, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""Changing an object that others may be changing too."""
+"""Writing an object that others may be writing too."""
 
 from __future__ import annotations
 
@@ -35,3 +35,12 @@ def change_object(store: Store, key: str, change: Callable[[bytes | None], bytes
             continue
         return found.data, new
     raise VersionConflict(f"{key} changed {TRIES} times while it was being written; try again")
+
+
+def first_word(store: Store, key: str, data: bytes) -> bytes:
+    """What whoever came first wrote under a key that is written once: `data`, if nobody had."""
+    try:
+        store.create(key, data)
+    except ObjectExists:
+        return store.get(key).data
+    return data
