@@ -250,6 +250,8 @@ def _to_start(facts: Facts, now: float) -> Decision | None:
     supervisor = facts.supervisor
     if not facts.prepared or facts.running:
         return None
+    if facts.intent is None:  # the run may have ended meanwhile, or be stopping
+        return Decision(action=None, reason="prepared; waiting for the controller's word")
     if supervisor is None or supervisor.ended_at is None:
         return Decision(action=Start(), reason="prepared")
     delay = min(2.0 ** (supervisor.crashes - 1) - 1, MAX_RESTART_DELAY_SECONDS)

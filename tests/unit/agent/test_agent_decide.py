@@ -116,6 +116,14 @@ def test_preparing_has_its_own_limit() -> None:
     assert action(patient, BOOTING.booted_at + d.BOOT_SECONDS + 1) is None
 
 
+def test_no_supervisor_starts_before_the_controllers_word_has_been_read() -> None:
+    """The run may have ended, or be stopping: a supervisor would join a group that is no more."""
+    unread = replace(PREPARED, intent=None)
+    assert action(unread) is None
+    over = replace(PREPARED, verdict=Verdict(state=RunState.DONE, at=NOW, by="n", reason="done"), verdict_seen_at=NOW)
+    assert end_reason(over) == "the run is done"
+
+
 @pytest.mark.parametrize(("crashes", "delay"), [(1, 0.0), (2, 1.0), (3, 3.0), (4, 7.0)])
 def test_a_crashed_supervisor_is_restarted_ever_later(crashes: int, delay: float) -> None:
     facts = crashed(crashes=crashes, ago=0.0)
