@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from starling.infra.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
-_EXTRA = {"torch", "torchvision", "PIL", "safetensors", "sklearn", "simplejpeg", "fsspec"}
+_EXTRA = {"torch", "torchvision", "PIL", "safetensors", "sklearn", "simplejpeg", "fsspec", "isal"}
 
 
 @contextmanager

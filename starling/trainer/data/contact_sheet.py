@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from zlib import crc32
 
+from isal.isal_zlib import crc32
 from PIL import Image, ImageDraw, ImageFont
 
 from starling.infra.errors import ObjectCorrupt, UsageError

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from starling.infra.errors import ObjectCorrupt, ObjectNotFound
 from starling.infra.records import Record

@@ -7,9 +7,9 @@ from collections.abc import Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from zlib import crc32
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from starling.infra.errors import ObjectCorrupt
 from starling.infra.store.streaming import stream_range

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from starling.infra.errors import ObjectNotFound
 from starling.infra.store import Store
