@@ -15,7 +15,7 @@ import boto3
 from botocore.config import Config
 from torch.utils.data import Dataset
 
-from benchmarks.data_passes import LOCAL, OURS, RAW_BOTO3, RAW_STORE
+from benchmarks.data_passes import LOCAL, OURS, RAW_BOTO3, RAW_KEPT, RAW_STORE
 from benchmarks.data_peers.loading import load
 from benchmarks.data_peers.turn import Job, Reader, Seen, seen, serve
 from starling.infra.store import open_store
@@ -69,6 +69,19 @@ def read_raw_with_our_store(job: Job) -> Iterator[Seen]:
     return _in_parallel(store.read_range, [(found.key, found.size) for found in store.list()])
 
 
+def read_raw_into_files(job: Job) -> Iterator[Seen]:
+    """And with what a cache on the disk costs: every range is written to a file of its own."""
+    store, folder = open_store(_uri(job)), Path(job.cache)
+    folder.mkdir(parents=True)
+
+    def keep(key: str, offset: int, length: int) -> bytes:
+        content = store.read_range(key, offset, length)
+        (folder / f"{key.replace('/', '-')}-{offset}").write_bytes(content)
+        return content
+
+    return _in_parallel(keep, [(found.key, found.size) for found in store.list()])
+
+
 def _in_parallel(get: Callable[[str, int, int], bytes], objects: list[tuple[str, int]]) -> Iterator[Seen]:
     ranges = [
         (key, offset, min(RANGE, size - offset))
@@ -101,6 +114,7 @@ def _uri(job: Job) -> str:
 READERS: dict[str, Reader] = {
     RAW_BOTO3: read_raw_with_boto3,
     RAW_STORE: read_raw_with_our_store,
+    RAW_KEPT: read_raw_into_files,
     OURS: read_with_starling,
     LOCAL: read_local_files,
 }

@@ -17,7 +17,8 @@ from benchmarks.data_turns import ReaderFailed, ReaderProcess
 from benchmarks.slow_proxy import Counts, SlowProxy
 from starling.infra.region.s3_server import S3Server
 
-RAW_BOTO3, RAW_STORE, OURS, LOCAL = "raw-boto3", "raw-store", "starling", "local-files"
+RAW_BOTO3, RAW_STORE, RAW_KEPT = "raw-boto3", "raw-store", "raw-kept"
+OURS, LOCAL = "starling", "local-files"
 BATCH = 32
 
 
@@ -51,11 +52,14 @@ class Kind:
     far_share: float = 1.0
     """Of the images, where every request takes 30 ms more: enough to know, without waiting for minutes."""
     peer: bool = True
+    raw: bool = False
+    """It reads the bytes of shards, and knows nothing of images."""
 
 
 KINDS = {
-    RAW_BOTO3: Kind(label="ranged GETs of 8 MiB, boto3", decodes=False, peer=False),
-    RAW_STORE: Kind(label="ranged GETs of 8 MiB, our store", decodes=False, peer=False),
+    RAW_BOTO3: Kind(label="ranged GETs of 8 MiB, boto3", decodes=False, peer=False, raw=True),
+    RAW_STORE: Kind(label="ranged GETs of 8 MiB, our store", decodes=False, peer=False, raw=True),
+    RAW_KEPT: Kind(label="the same, written to files", decodes=False, peer=False, raw=True),
     OURS: Kind(label="**Starling**", keeps=True, resumes=True, peer=False),
     "streaming": Kind(label="mosaicml-streaming", keeps=True, resumes=True),
     "litdata": Kind(label="litdata", keeps=True, resumes=True),
@@ -129,7 +133,7 @@ class Field:
             self.near.counts()
             try:
                 outcome, memory = self.readers[name].turn_with_memory(self._job(name, self.near, verify=True))
-                _check(outcome, self.place, raw=name in (RAW_BOTO3, RAW_STORE))
+                _check(outcome, self.place, raw=kind.raw)
                 self.found.whole[name] = Costs(counts=self.near.counts(), memory=memory)
                 if kind.resumes:
                     self._clear(name)
@@ -160,7 +164,7 @@ class Field:
         )
         try:
             outcome = self.readers[name].turn(job)
-            if name not in (RAW_BOTO3, RAW_STORE):
+            if not kind.raw:
                 _check_count(outcome, job.limit or self.place.images)
             self.found.timed[name][one].append(outcome)
         except ReaderFailed as error:

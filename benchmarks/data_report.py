@@ -226,5 +226,7 @@ def _notes(found: Measured) -> tuple[str, ...]:
         "they read each other's answers.",
         "Every reader's first epoch is compared with the images' checksums. The server, the readers and the page cache "
         "share one machine: no real store is so near, and none takes its clients' CPU time.",
+        "Starling writes what it fetches to the cache and checks every image; the table has ranged GETs that are "
+        "written to files as well.",
         *left_out,
     )

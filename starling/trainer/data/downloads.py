@@ -19,7 +19,7 @@ from starling.trainer.data.index import DatasetPlace
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 8
+IN_FLIGHT = 12
 """Downloads at once: as many ranges of 8 MiB as keep a fast network busy over a latency of 30 ms."""
 AHEAD_BYTES = 256 << 20
 """Chunks fetched, or on their way, before their first sample is wanted; a quarter of this rank's share of the cache if

@@ -31,6 +31,14 @@ def test_every_useful_size_beats_all_smaller_ones() -> None:
         assert (nodes in useful) is better
 
 
+def test_an_exact_run_in_parts_has_the_one_world_size_it_was_asked_for() -> None:
+    nodes = {"min": 2, "max": 2}
+    training = {"epochs": 2, "global_batch": 64, "optimizer": {"name": "sgd", "lr": 0.1}, "strategy": "fsdp"}
+    assert [world.nodes for world in make_plan(spec(nodes=nodes, training=training), 1000, [offer(0)]).useful] == [2]
+    training["exact"] = False
+    assert len(make_plan(spec(nodes=nodes, training=training), 1000, [offer(0)]).useful) > 1
+
+
 def test_steps_round_up_and_multiply() -> None:
     plan = make_plan(spec(), 1438, [offer(0)])
     assert (plan.steps_per_epoch, plan.total_steps) == (23, 46)
