@@ -133,7 +133,7 @@ def _prepare_ours(server: S3Server, place: Place) -> int:
 
 def _write_peers(python: Path, peer: str, source: Path, target: Path, shard_bytes: int) -> None:
     command = [str(python), "-m", "benchmarks.data_peers", peer, str(source), str(target), str(shard_bytes)]
-    _quietly(command, {"PYTHONPATH": str(ROOT)})
+    _quietly(command, {"PYTHONPATH": str(ROOT), "TMPDIR": str(target.parent)})  # litdata leaves folders there
 
 
 def _quietly(command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from starling.infra import layout
 from starling.infra.journal import read_events
 from starling.infra.processes import HOME, kill_all, marked
 from starling.infra.providers.base import Machine
+from starling.infra.providers.local.folder import NodeFolder
 from starling.infra.providers.local.provider import LocalProvider
 from starling.infra.records import Event, Market, NodeIntent, NodeStatus, Offer, RunRecord
 from starling.infra.store import open_store
@@ -116,6 +118,8 @@ def local_nodes(home: Path, monkeypatch: pytest.MonkeyPatch, mode: str = "train"
         yield LocalNodes(home)
     finally:
         kill_all({HOME: str(home)})
+        for folder in (home / "nodes").glob("*"):  # of nodes that were not left the time to do it
+            shutil.rmtree(NodeFolder(folder).scratch, ignore_errors=True)
 
 
 def eventually(condition: Callable[[], bool], what: str, timeout: float = 15.0) -> None:

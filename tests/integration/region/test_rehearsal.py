@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,25 @@ SPEC = "configs/retinopathy-aws.yaml"
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """With its temporary files in a folder of our own, so that we see what it leaves."""
+    """With temporary files in a folder of our own, so that we see what it leaves; SIGABRT makes it tell where it is."""
     return subprocess.Popen(
         [sys.executable, "-m", "starling.cli", "rehearse", *words],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Shells have what they start in the background ignore Ctrl-C; the tests may be that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def wait_for_end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.communicate(timeout=150)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise AssertionError(f"it does not end:\n{process.communicate()[1]}") from None
 
 
 def processes_of(folder: Path) -> set[int]:
@@ -71,12 +82,12 @@ def test_a_rehearsal_that_is_ended_leaves_nothing(number: signal.Signals, short_
         wait_for("machines", lambda: any(short_folder.glob("*/vm/*/console.log")), patience=400)
         assert processes_of(short_folder)
         process.send_signal(number)
-        wait_for("its end", lambda: process.poll() is not None, patience=150)
+        wait_for_end(process)
         wait_for("the end of everything", lambda: not processes_of(short_folder), patience=150)
         wait_for("an empty folder", lambda: not list(short_folder.iterdir()), patience=150)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_what_is_wrong_is_said_before_anything_starts(short_folder: Path) -> None:
