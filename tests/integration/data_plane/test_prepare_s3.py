@@ -114,7 +114,8 @@ def test_a_killed_preparation_leaves_no_process_and_goes_on_where_it_ended(
     words = ["data", "prepare", str(source), "pets", "--size", "200", "--shard-size", "100KiB", "--workers", "2"]
     command = [sys.executable, "-m", "starling.cli", *words, "--store", folder_store.uri, "--json"]
 
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # who is killed leaves its temporary files
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     wait_for(lambda: len(list(folder_store.list("data/pets/parts/"))) > 3, "a few shards are finished")
     workers = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
@@ -124,7 +125,7 @@ def test_a_killed_preparation_leaves_no_process_and_goes_on_where_it_ended(
         load_index(folder_store, "pets")
     finished = len(list(folder_store.list("data/pets/parts/")))
 
-    second = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+    second = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert f"goes on behind {finished} shards" in second.stderr
     summary = json.loads(second.stdout)
     assert summary["uploaded_shards"] <= summary["shards"] - finished
