@@ -97,6 +97,7 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer], mea
     longest = spec.limits.max_duration / 3600 if spec.limits.max_duration is not None else None
     hours = min((limit for limit in (paid, longest) if limit is not None), default=None)
     useful = useful_worlds(training.virtual_shards, spec.nodes.ranks, price) if training else ()
+    fixed = training is not None and training.keeps_world
     return Plan(
         name=spec.name,
         command=shlex.join(spec.command.run) if spec.command else None,
@@ -105,7 +106,7 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer], mea
         total_steps=total,
         epochs=training.epochs if training else None,
         virtual_shards=training.virtual_shards if training else None,
-        useful=tuple(world for world in useful if _may_be(world, spec)),
+        useful=tuple(world for world in useful if not fixed or world.nodes == spec.nodes.max),
         nodes_min=spec.nodes.min,
         nodes_max=spec.nodes.max,
         offer=offer,
@@ -136,13 +137,6 @@ def useful_worlds(shards: int, ranks_per_node: int, price: float | None = None) 
             cost = price * nodes if price is not None else None
             useful.append(WorldSize(nodes=nodes, ranks=nodes * ranks_per_node, passes=passes, price_per_hour=cost))
     return tuple(useful)
-
-
-def _may_be(world: WorldSize, spec: Spec) -> bool:
-    """The bits of strategy fsdp depend on the world size: an exact run has only the one it was asked for."""
-    training = spec.training
-    fixed = training is not None and training.exact and training.strategy == "fsdp"
-    return not fixed or world.nodes == spec.nodes.max
 
 
 def _checkpoints(spec: Spec, total: int | None) -> str:

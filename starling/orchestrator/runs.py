@@ -17,7 +17,7 @@ from starling.infra.errors import ObjectExists, ObjectNotFound, UsageError
 from starling.infra.journal import Journal
 from starling.infra.records import EventKind, RunRecord, RunState, StopRequest
 from starling.infra.store import Store
-from starling.infra.store.change import change_object
+from starling.infra.store.change import change_object, first_word
 from starling.orchestrator.changes import changed_spec, differences
 from starling.orchestrator.facts import Facts
 from starling.orchestrator.limits import limit_reached
@@ -175,13 +175,8 @@ def run_exists(store: Store, run: str) -> bool:
 
 def _write_spec(store: Store, run: str, incarnation: int, spec: Spec) -> bool:
     """False if another spec is there; the same one is as good as ours."""
-    key = layout.spec(run, incarnation)
     data = yaml.safe_dump(spec.resolved(), sort_keys=False).encode()
-    try:
-        store.create(key, data)
-    except ObjectExists:
-        return store.get(key).data == data
-    return True
+    return first_word(store, layout.spec(run, incarnation), data) == data
 
 
 def _check_that_it_can_go_on(reader: RunReader, spec: Spec, clock: Clock) -> None:

@@ -199,6 +199,11 @@ class TrainingSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: cuda if the node has a GPU."""
 
+    @property
+    def keeps_world(self) -> bool:
+        """Whether the world size may never change: the bits of strategy fsdp depend on it, and the run is exact."""
+        return self.exact and self.strategy == "fsdp"
+
     @model_validator(mode="after")
     def _shards(self) -> TrainingSection:
         found = []

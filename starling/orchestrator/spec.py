@@ -142,7 +142,7 @@ class Spec(Section):
 
     def _fixed_world(self) -> list[tuple[str, str]]:
         training, least, most = self.training, self.nodes.min, self.nodes.max
-        if training is None or training.strategy != "fsdp" or not training.exact or least == most:
+        if training is None or not training.keeps_world or least == most:
             return []
         text = (
             f"{least} to {most} nodes: with strategy fsdp the bits depend on how many there are, and the run is exact"
