@@ -32,8 +32,8 @@ class Sizes:
     """Of runs and steps."""
     run_images: int = 512
     run_pixels: int = 128
-    epochs: int = 20
-    """Enough that nodes can be taken away meanwhile, by hands as slow as `starling interrupt`."""
+    epochs: int = 60
+    """Enough that a node can be taken away, replaced, and another one taken away meanwhile, on a busy machine too."""
     worlds: tuple[int, ...] = (1, 2, 4)
     step_pixels: int = 224
     step_batch: int = 128
@@ -53,7 +53,7 @@ QUICK = Sizes(
     model=SMALL_CNN,
     run_images=128,
     run_pixels=32,
-    epochs=60,
+    epochs=100,
     worlds=(1,),
     step_pixels=16,
     step_batch=16,

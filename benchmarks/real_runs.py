@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starling.infra import layout
 from starling.infra.providers.local.provider import LocalProvider
@@ -56,13 +56,21 @@ class Home:
         return self._result(name, training)
 
     def run_interrupted(self, spec: Path, name: str, overrides: dict[str, Any]) -> dict[str, Any]:
-        """The same, while one node leaves on notice and then the first one is killed. Raises RunFailed."""
-        nodes = overrides["nodes.max"]
+        """The same, while one node leaves on notice and, once that is replaced, the first one is killed.
+
+        Raises RunFailed.
+        """
+        wanted = list(range(overrides["nodes.max"]))
+
+        def full(status: dict[str, Any]) -> bool:
+            return sorted(_ranks(status).values()) == wanted
+
         with self.running(spec, name, overrides) as training:
-            self._wait(training, name, lambda status: status["world_size"] == nodes and status["step"] > 0)
+            self._wait(training, name, lambda status: full(status) and status["step"] > 0)
             self._starling("interrupt", name, "--node", f"{name}.1.0", "--notice", str(NOTICE_SECONDS))
-            self._wait(training, name, lambda status: f"{name}.1.0" not in _training(status))
-            self._starling("interrupt", name, "--node", "rank0", "--hard")
+            status = self._wait(training, name, lambda status: f"{name}.1.0" not in _ranks(status) and full(status))
+            first = next(node for node, rank in _ranks(status).items() if rank == 0)
+            self._starling("interrupt", name, "--node", first, "--hard")
         result = self._result(name, training)
         if (kinds := sorted(recovery["kind"] for recovery in result["recoveries"])) != ["hard", "notice"]:
             raise RunFailed(f"{name}: one node was to leave on notice and one to be killed, but there was {kinds}")
@@ -112,7 +120,9 @@ class Home:
             raise RunFailed(f"{name} ended with exit code {training.returncode}: {' '.join(last)}")
         return self._starling("result", name)
 
-    def _wait(self, training: subprocess.Popen[bytes], name: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+    def _wait(
+        self, training: subprocess.Popen[bytes], name: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and training.poll() is None:
             answer = subprocess.run(
@@ -123,8 +133,8 @@ class Home:
                 text=True,
                 check=False,
             )
-            if answer.returncode == 0 and condition(json.loads(answer.stdout)):
-                return
+            if answer.returncode == 0 and condition(status := json.loads(answer.stdout)):
+                return cast(dict[str, Any], status)
             time.sleep(0.2)
         raise RunFailed(f"{name}: its nodes did not do what was waited for before it ended")
 
@@ -161,5 +171,6 @@ def home(folder: Path, store: str = "") -> Iterator[Home]:
         made.close()
 
 
-def _training(status: dict[str, Any]) -> set[str]:
-    return {node["id"] for node in status["nodes"] if node["state"] == "training"}
+def _ranks(status: dict[str, Any]) -> dict[str, int]:
+    """The first rank of each node that trains."""
+    return {node["id"]: node["rank"] for node in status["nodes"] if node["state"] == "training"}

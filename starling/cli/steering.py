@@ -77,7 +77,7 @@ def choose(view: View, wanted: str | None) -> NodeFacts:
     elif wanted == "rank0":
         found = [node for node in training if node.status and node.status.progress and node.status.progress.rank == 0]
         found.sort(key=lambda node: -(node.status.progress.round if node.status and node.status.progress else 0))
-        missing = f"no node of run {run} trains with rank 0 at present"
+        missing = f"no node of run {run} trains with rank 0 at present (`starling status {run}` says when)"
     else:
         found = [node for node in up if node.node == wanted]
         missing = f"run {run} has no running node {wanted}"
