@@ -125,21 +125,15 @@ def _peak_mb() -> float:
 
 
 def _one_process_mb() -> float:
-    code = "import starling.orchestrator.controller, sys; sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=os.environ) as process:
+    code = "import starling.orchestrator.controller, sys; print(flush=True); sys.stdin.read()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, env=os.environ) as process:
         assert process.stdin is not None
-        held = _settled_mb(psutil.Process(process.pid))
+        assert process.stdout is not None
+        process.stdout.readline()
+        held: int = psutil.Process(process.pid).memory_info().rss
         process.stdin.close()
-    return held
-
-
-def _settled_mb(process: psutil.Process) -> float:
-    """Resident memory once it has stopped growing."""
-    before = -1.0
-    while (held := process.memory_info().rss / 2**20) > before:
-        before = held
-        time.sleep(0.5)
-    return held
+    return held / 2**20
 
 
 if __name__ == "__main__":

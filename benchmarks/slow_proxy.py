@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -115,13 +115,11 @@ def _relay(client: socket.socket, target: tuple[str, int], delay: float, counter
                     time.sleep(delay)
                     counter.add(requests=1)
                 answering = False
-                if not pipe.move(client, server):
+                if not pipe.move(client, server, lambda _: None):
                     return
             if server in ready:
                 answering = True
-                moved = pipe.move(server, client)
-                counter.add(answered=moved)
-                if not moved:
+                if not pipe.move(server, client, lambda moved: counter.add(answered=moved)):
                     return
 
 
@@ -136,9 +134,11 @@ class _Pipe:
         os.close(self._out)
         os.close(self._in)
 
-    def move(self, source: socket.socket, target: socket.socket) -> int:
-        """What is there, up to CHUNK bytes; 0 at the end of the stream."""
+    def move(self, source: socket.socket, target: socket.socket, note: Callable[[int], None]) -> int:
+        """What is there, up to CHUNK bytes; 0 at the end of the stream. `note` hears of them before `target` does, who
+        may ask at once how many there were."""
         moved = os.splice(source.fileno(), self._in, CHUNK)
+        note(moved)
         left = moved
         while left:
             left -= os.splice(self._out, target.fileno(), left)

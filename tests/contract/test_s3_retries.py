@@ -26,7 +26,10 @@ from starling.infra.store import Store, open_store
 from starling.infra.store.s3 import S3Store
 from starling.infra.store.s3_client import S3Patience
 
-PATIENCE = S3Patience(connect_timeout=1, read_timeout=0.7, attempts=2)
+PATIENCE = S3Patience(connect_timeout=10, read_timeout=20, attempts=2)
+"""So much that a busy machine is not taken for a server that hangs."""
+HASTE = S3Patience(connect_timeout=10, read_timeout=3, attempts=2)
+"""Where one does hang: the test waits for all of it."""
 TRANSIENT: list[dict[str, Any]] = [
     {"trouble": Trouble.ANSWER, "status": 503, "code": "SlowDown"},
     {"trouble": Trouble.ANSWER, "status": 500, "code": "InternalError"},
@@ -51,14 +54,20 @@ def direct(s3_store: Store) -> Store:
 
 
 @pytest.fixture
-def store(direct: Store, proxy: FlakyProxy) -> Store:
+def trouble() -> None:
+    """Tests that are parametrized with one take its place."""
+
+
+@pytest.fixture
+def store(direct: Store, proxy: FlakyProxy, trouble: Trouble | dict[str, Any] | None) -> Store:
     place = urlsplit(direct.uri)
+    kind = trouble["trouble"] if isinstance(trouble, dict) else trouble
     return S3Store(
         place.netloc,
         place.path.strip("/"),
         endpoint_url=proxy.endpoint_url,
         region="us-east-1",
-        patience=PATIENCE,
+        patience=HASTE if kind is Trouble.HANG else PATIENCE,
         clock=FakeClock(),  # for the store's own pauses; botocore's are real
     )
 

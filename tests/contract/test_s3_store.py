@@ -155,7 +155,7 @@ def test_an_endpoint_that_never_answers_is_given_up() -> None:
         started = time.monotonic()
         with pytest.raises(StoreUnavailable, match="Read timeout"):
             store.get("k")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30, "by itself it tries for 90 s"
 
 
 def test_the_default_patience_ends_in_two_minutes() -> None:
@@ -195,7 +195,7 @@ def test_the_server_dies_with_whoever_runs_it(tmp_path: Path) -> None:
         server = int(parent.stdout.readline())
         command_line = Path(f"/proc/{server}/cmdline").read_text()
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _alive(server) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "/weed\0" in command_line

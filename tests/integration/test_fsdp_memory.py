@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from starling.infra.store import open_store
 from starling.trainer.comm import process_group
@@ -20,7 +19,7 @@ from starling.trainer.sharded import FsdpStepper
 from starling.trainer.sharding import held
 from starling.trainer.task import TaskContext
 from tests.support.image_task import Pictures, PicturesTask
-from tests.support.rounds import training_spec
+from tests.support.rounds import PATIENCE, kept_port, training_spec
 
 CHANNELS = [16, 32, 61]
 
@@ -47,7 +46,7 @@ def _one_rank(rank: int, world_size: int, port: int, folder: str, results: Any) 
         cache_dir=Path(folder),
         seed=0,
     )
-    with process_group(rank, world_size, torch.device("cpu"), 60.0) as comm:
+    with process_group(rank, world_size, torch.device("cpu"), PATIENCE) as comm:
         hashes = []
         for interrupted in (False, True):
             stepper = _stepper(context, comm, "weights")
@@ -81,17 +80,18 @@ def ranks(world_size: int, folder: Path) -> list[tuple[int, int, int, str, str]]
     """What each rank of a world puts, in any order."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["starling.trainer.forkserver_preload", "starling.trainer.sharded"])
-    results, port = context.Queue(), get_free_port()
-    arguments = [(rank, world_size, port, str(folder), results) for rank in range(world_size)]
-    processes = [context.Process(target=_one_rank, args=each) for each in arguments]
-    for process in processes:
-        process.start()
-    try:
-        return [results.get(timeout=60) for _ in processes]
-    finally:
+    results = context.Queue()
+    with kept_port() as port:
+        arguments = [(rank, world_size, port, str(folder), results) for rank in range(world_size)]
+        processes = [context.Process(target=_one_rank, args=each) for each in arguments]
         for process in processes:
-            process.join(30)
-            process.kill()
+            process.start()
+        try:
+            return [results.get(timeout=PATIENCE) for _ in processes]
+        finally:
+            for process in processes:
+                process.join(30)
+                process.kill()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -70,7 +70,7 @@ def start(place: DatasetPlace, tmp_path: Path, stall: str = "") -> subprocess.Po
 
 def test_racing_processes_download_every_chunk_once(place: DatasetPlace, tmp_path: Path) -> None:
     processes = [start(place, tmp_path) for _ in range(4)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
     assert len(set(outputs)) == 1
     ranges = Counter((tmp_path / "ranges").read_text().split())

@@ -20,7 +20,7 @@ from tests.support.counting_node import serve
 
 NODES = 28
 LOST = 3
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class Cluster:

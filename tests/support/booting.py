@@ -26,7 +26,7 @@ from starling.infra.processes import kill_all
 from starling.infra.records import Market, NodeIntent, NodeState, NodeStatus, Offer, RunRecord
 from starling.infra.region.s3_server import S3Server
 from starling.infra.store import Store
-from tests.integration.nodes.local_nodes import eventually
+from tests.integration.nodes.local_nodes import command_line, eventually
 
 RUN = "booted"
 NODE = f"{RUN}.0.0"
@@ -134,17 +134,8 @@ class BootMachine:
         """The one below the user data's that runs this module; raises ValueError if there is none."""
         assert self._process is not None
         below = psutil.Process(self._process.pid).children(recursive=True)
-        [found] = [process for process in below if ["-m", module] == process.cmdline()[1:3]]
+        [found] = [process for process in below if ["-m", module] == command_line(process)[1:3]]
         return found
-
-    def wait_for_process(self, module: str) -> None:
-        def there() -> bool:
-            try:
-                return self.process(module).is_running()
-            except ValueError:
-                return False
-
-        eventually(there, f"{module} runs", 60)
 
     def tag(self, key: str, value: str) -> None:
         """Tag the running instance."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from starling.infra.errors import ObjectExists, StoreError, VersionConflict
 from starling.infra.store import Store, Versioned, open_store
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Barrier(Protocol):

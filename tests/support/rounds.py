@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from starling.infra import layout
 from starling.infra.store import open_store
@@ -18,6 +19,9 @@ from starling.trainer.checkpoint.manifest import Manifest, committed_steps, read
 from starling.trainer.progress import StepCounter
 from starling.trainer.round import RoundInfo
 from starling.trainer.worker import run_worker
+
+PATIENCE = 180.0
+"""For a round that takes seconds on a machine of its own."""
 
 
 def training_spec(**changes: Any) -> dict[str, Any]:
@@ -87,17 +91,30 @@ class Run:
         """Run one round on these nodes (ids; a node keeps its disk from round to round) and return exit codes.
 
         `stop_at`: ask the first node to stop (or whatever `ask` says) once it has completed so many steps;
-        `kill_at`: SIGKILL all of it; `environment`: more of it, by node.
+        `kill_at`: SIGKILL all of it; `environment`: more of it, by node. The node goes no further before that is done.
         """
+        with kept_port() as port:
+            return self._train(nodes, port, stop_at, kill_at, ask, environment or {})
+
+    def _train(
+        self,
+        nodes: list[str],
+        port: int,
+        stop_at: int | None,
+        kill_at: int | None,
+        ask: str,
+        environment: dict[str, dict[str, str]],
+    ) -> list[int | None]:
         ranks = self.spec["nodes"]["ranks_per_node"]
-        port = get_free_port()
+        awaited = stop_at if stop_at is not None else kill_at
+        gate = self.work(nodes[0]) / "gate"
         context = multiprocessing.get_context("forkserver")
         processes = []
         for node_rank, node in enumerate(nodes):
             job = self._prepare(node, nodes, node_rank)
             for local_rank in range(ranks):
                 variables = {
-                    **(environment or {}).get(node, {}),
+                    **environment.get(node, {}),
                     "RANK": str(node_rank * ranks + local_rank),
                     "WORLD_SIZE": str(len(nodes) * ranks),
                     "LOCAL_RANK": str(local_rank),
@@ -105,20 +122,24 @@ class Run:
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 }
-                processes.append(context.Process(target=_worker, args=(str(job), variables)))
-        for process in processes:
-            process.start()
+                held = (str(gate), awaited) if awaited is not None and node_rank == 0 else None
+                processes.append(context.Process(target=_worker, args=(str(job), variables, held)))
+        if awaited is not None:
+            gate.touch()
         try:
+            for process in processes:
+                process.start()
+            if awaited is not None:
+                self._await_step(nodes[0], awaited, processes)
             if stop_at is not None:
-                self._await_step(nodes[0], stop_at, processes)
                 (self.work(nodes[0]) / "control" / ask).write_text("{}")
             if kill_at is not None:
-                self._await_step(nodes[0], kill_at, processes)
                 for process in processes[:ranks]:
                     process.kill()
         finally:
+            gate.unlink(missing_ok=True)
             for process in processes:
-                process.join(60)
+                process.join(PATIENCE)
                 process.kill()
         for node in nodes:
             (self.work(node) / "control" / ask).unlink(missing_ok=True)
@@ -151,7 +172,7 @@ class Run:
         return work / "job.json"
 
     def _await_step(self, node: str, step: int, processes: list[Any]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and all(process.is_alive() for process in processes):
             path = self.work(node) / "steps"
             if path.exists() and StepCounter(path).read() >= step:
@@ -159,6 +180,30 @@ class Run:
             time.sleep(0.005)
 
 
-def _worker(job: str, environment: dict[str, str]) -> None:
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port that nobody else is given before rank 0 listens on it: bound, so never handed out as a free one, but not
+    listening, so whoever asks for it by its number may have it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("", 0))
+        yield int(kept.getsockname()[1])
+
+
+def _worker(job: str, environment: dict[str, str], held: tuple[str, int] | None = None) -> None:
+    """`held`: a file, and the number of steps after which nothing is done for as long as it exists."""
     os.environ.update(environment)
+    if held is not None:
+        _hold(Path(held[0]), held[1])
     run_worker(job)
+
+
+def _hold(gate: Path, steps: int) -> None:
+    write = StepCounter.write
+
+    def write_and_wait(counter: StepCounter, step: int) -> None:
+        write(counter, step)
+        while step >= steps and gate.exists() and os.getppid() != 1:
+            time.sleep(0.005)
+
+    StepCounter.write = write_and_wait  # type: ignore[method-assign]

@@ -42,6 +42,10 @@ class SshServer(Protocol):
         """Cut every connection; new ones are served."""
         ...
 
+    def close(self) -> None:
+        """Stop for good, and let the port go."""
+        ...
+
     def renew_key(self) -> None:
         """Have another host key, as after a new installation."""
         ...
@@ -52,10 +56,13 @@ class SshServer(Protocol):
         ...
 
 
-def free_port() -> int:
-    with socket.socket() as asking:
-        asking.bind(("127.0.0.1", 0))
-        return int(asking.getsockname()[1])
+def hold_a_port() -> socket.socket:
+    """Nobody else is given its port, nor connects from there, as long as it is open; a server that reuses addresses,
+    as all do, can listen there and come back later."""
+    holding = socket.socket()
+    holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holding.bind(("127.0.0.1", 0))
+    return holding
 
 
 def make_key(path: Path) -> Path:
@@ -80,7 +87,8 @@ class ParamikoServer:
 
     def __init__(self, folder: Path, home: Path, authorised: str, environment: dict[str, str]) -> None:
         self.home = home
-        self.port = free_port()
+        self._held = hold_a_port()
+        self.port = int(self._held.getsockname()[1])
         self.environment = {**environment, "HOME": str(home), "USER": getpass.getuser()}
         self.authorised = authorised
         self._key = make_key(folder / "host_key")
@@ -107,6 +115,10 @@ class ParamikoServer:
             self._thread.join()
             listener.close()
         self.drop_connections()
+
+    def close(self) -> None:
+        self.stop()
+        self._held.close()
 
     def drop_connections(self) -> None:
         for transport in self._transports:
@@ -196,7 +208,8 @@ class OpenSshServer:
 
     def __init__(self, folder: Path, home: Path, authorised: str, environment: dict[str, str]) -> None:
         self.home = home
-        self.port = free_port()
+        self._held = hold_a_port()
+        self.port = int(self._held.getsockname()[1])
         self._folder = folder
         self._key = make_key(folder / "host_key")
         (folder / "authorised_keys").write_text(authorised + "\n")
@@ -237,7 +250,7 @@ class OpenSshServer:
             self._process = subprocess.Popen(
                 [SSHD, "-D", "-e", "-f", str(self._config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 60
         while not self._listens():
             assert self._process.poll() is None, self._words()
             assert time.monotonic() < give_up_at, self._words()
@@ -249,6 +262,10 @@ class OpenSshServer:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def close(self) -> None:
+        self.stop()
+        self._held.close()
 
     def drop_connections(self) -> None:
         """Each connection has processes of its own, called sshd as well; the commands that they run are not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -13,17 +14,19 @@ from starling.trainer.rendezvous import Settings, StoreRendezvous
 from starling.trainer.rendezvous_state import Group
 
 KEY = "rendezvous/r/group.json"
-SETTINGS = Settings(least=1, most=3, window=0.6, watch=0.05, join_timeout=30.0)
+PAIR = Settings(least=1, most=2, window=60.0, watch=0.05, join_timeout=120.0)
+"""Two are all, so they form at once; one alone never does."""
+TRIO = replace(PAIR, most=3)
 
-Make = Callable[[str], StoreRendezvous]
+Make = Callable[[str, Settings], StoreRendezvous]
 
 
 @pytest.fixture
 def make(folder_store: Store) -> Iterator[Make]:
     made: list[StoreRendezvous] = []
 
-    def one(label: str) -> StoreRendezvous:
-        made.append(StoreRendezvous(folder_store, "rendezvous/r", "r", "127.0.0.1", SETTINGS, label=label))
+    def one(label: str, settings: Settings) -> StoreRendezvous:
+        made.append(StoreRendezvous(folder_store, "rendezvous/r", "r", "127.0.0.1", settings, label=label))
         return made[-1]
 
     yield one
@@ -41,7 +44,7 @@ def group(store: Store) -> Group:
 
 
 def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -49,13 +52,15 @@ def wait(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("damage", [b"\x80garbage", b"{}", None])
 def test_a_lost_group_is_put_back_and_newcomers_find_it(folder_store: Store, make: Make, damage: bytes | None) -> None:
-    old = make("a"), make("b")
+    old = make("a", PAIR), make("b", PAIR)
     form(*old)
+    for member in old:
+        member._settings = TRIO  # from now on there is room for one more
     if damage is None:
         folder_store.delete(KEY)
     else:
         folder_store.put(KEY, damage)
-    newcomer = make("c")
+    newcomer = make("c", TRIO)
     with ThreadPoolExecutor(1) as pool:
         joined = pool.submit(newcomer.next_rendezvous)
         wait(lambda: old[0].num_nodes_waiting() == 1)
@@ -67,7 +72,7 @@ def test_a_lost_group_is_put_back_and_newcomers_find_it(folder_store: Store, mak
 
 
 def test_members_that_gather_begin_afresh_past_their_round(folder_store: Store, make: Make) -> None:
-    old = make("a"), make("b")
+    old = make("a", PAIR), make("b", PAIR)
     form(*old)
     folder_store.put(KEY, b"garbage")
     form(*old)

@@ -19,7 +19,7 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 """It takes about one second on an idle machine."""
 TRIES = 4
 """Each with fresh ports: between finding a port free and the server's using it, somebody else may take it."""
@@ -51,12 +51,12 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def new_bucket(self) -> str:
-        """Make an empty bucket; return the URI of a store in it."""
+    def new_bucket(self, patience: float = 60.0) -> str:
+        """Make an empty bucket, for which the server has so many seconds; return the URI of a store in it."""
         bucket = f"test-{secrets.token_hex(6)}"
         session = boto3.session.Session(self.access_key, self.secret_key, region_name="us-east-1")
-        patience = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-        session.client("s3", endpoint_url=self.endpoint_url, config=patience).create_bucket(Bucket=bucket)
+        once = Config(connect_timeout=patience, read_timeout=patience, retries={"total_max_attempts": 1})
+        session.client("s3", endpoint_url=self.endpoint_url, config=once).create_bucket(Bucket=bucket)
         return f"s3://{bucket}/store?endpoint_url={self.endpoint_url}&region=us-east-1"
 
 
@@ -98,7 +98,7 @@ def _running(data: Path) -> Iterator[tuple[S3Server, subprocess.Popen[bytes], Pa
         shutil.rmtree(data)
         for port in ports.values():
             for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # the path is fixed in the server
-                left.unlink()
+                left.unlink(missing_ok=True)
 
 
 def _arguments(data: Path, ports: dict[str, int]) -> list[str]:
@@ -124,7 +124,7 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
     deadline = time.monotonic() + READY_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            server.new_bucket()
+            server.new_bucket(patience=5.0)
             return
         except (ClientError, BotoCoreError):
             time.sleep(0.1)

@@ -16,7 +16,7 @@ from starling.trainer.script.words import RoundResult
 
 POLL = 0.2
 """Seconds between two looks for a word of rank 0, or a sign of a peer's death."""
-PEER_SECONDS = 3.0
+PEER_SECONDS = 10.0
 """How long after a script has failed a peer may prove to be dead, which was then the reason."""
 
 log = logging.getLogger(__name__)

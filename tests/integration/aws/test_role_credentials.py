@@ -53,6 +53,7 @@ def test_a_store_outlives_a_metadata_service_that_was_slow(
         with pytest.raises(StoreAccessDenied, match="the machine's role"):
             store.put("k", b"v")
         awake.set()
+        monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "30")  # by itself botocore waits for 1 s, once
         store.put("k", b"v")
         assert store.get("k").data == b"v"
     finally:

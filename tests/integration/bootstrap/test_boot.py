@@ -81,7 +81,7 @@ def test_an_agent_that_is_killed_starts_again(machine: BootMachine) -> None:
     killed = machine.process("starling.infra.agent")
     supervisor = machine.process("stand_in_supervisor")
     killed.kill()
-    eventually(lambda: machine.log().count("stand-in supervisor: train") == 2, "it trains again", 30)
+    eventually(lambda: machine.log().count("stand-in supervisor: train") == 2, "it trains again", 150)
     assert not supervisor.is_running()
     assert not machine.powered_off
     status = machine.status()

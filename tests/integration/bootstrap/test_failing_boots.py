@@ -7,6 +7,7 @@ import sys
 from starling.infra import layout
 from starling.infra.bootstrap.package import pack_package
 from starling.infra.records import Failure, NodeState
+from tests.integration.nodes.local_nodes import eventually
 from tests.support.booting import NODE, RUN, BootMachine
 
 NVIDIA_SMI = """#!/bin/sh
@@ -87,10 +88,11 @@ def test_a_service_manager_that_refuses(machine: BootMachine) -> None:
 
 def test_a_shutdown_while_booting_is_nobodys_fault(machine: BootMachine) -> None:
     machine.prepare_run()
-    machine.put_on_path("slow-python", "#!/bin/sh\nexec sleep 60\n")
+    asked = machine.folder / "asked"
+    machine.put_on_path("slow-python", f"#!/bin/sh\ntouch {asked}\nexec sleep 600\n")
     machine.environment["STARLING_PYTHON"] = "slow-python"
     machine.boot()
-    machine.wait_for_process("starling.infra.bootstrap.install")
+    eventually(asked.exists, "stage 1 looks for a Python; so stage 0 hears of a shutdown by now", 150)
     machine.shut_down()
     assert machine.wait() == 1
     assert machine.powered_off

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from starling.infra.store import open_store
 RUN = "rehearsal"
 SUPPORT = Path(__file__).parents[2] / "support"
 OFFER = Offer(provider="local", instance_type="local", zone="local", market=Market.SPOT, price_per_hour=1.0)
+PATIENCE = 45.0
+"""Seconds that anything may take on a busy machine. Less than a drain has: nothing may pass because its limit came."""
 
 
 class LocalNodes:
@@ -91,20 +93,39 @@ class LocalNodes:
 
     def process(self, node: str, word: str) -> psutil.Process:
         """The node's process whose command line has this word."""
-        for pid in self.machine(node).pids:
-            if any(word in part for part in psutil.Process(pid).cmdline()):
-                return psutil.Process(pid)
+        for process in self.processes(node):
+            if any(word in part for part in command_line(process)):
+                return process
         raise AssertionError(f"no process of {node} with {word!r} in its command line")
+
+    def has_another(self, node: str, word: str, before: psutil.Process) -> bool:
+        """Whether the node has a process whose command line has this word, and that is not the one before."""
+        return any(
+            process != before and any(word in part for part in command_line(process))
+            for process in self.processes(node)
+        )
+
+    def processes(self, node: str) -> list[psutil.Process]:
+        """All of the node's, but those that have ended meanwhile."""
+        found = []
+        for pid in self.machine(node).pids:
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+        return found
 
     def left_over(self) -> list[list[str]]:
         """Command lines of all processes under this home."""
-        return [psutil.Process(process.pid).cmdline() for process in marked({HOME: str(self.home)})]
+        found = []
+        for process in marked({HOME: str(self.home)}):
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(process.pid).cmdline())
+        return found
 
     def wait_training(self, node: str) -> None:
         eventually(lambda: self.step(node) > 0, f"{node} trains")
 
-    def wait_ended(self, node: str, timeout: float = 15.0) -> Machine:
-        eventually(lambda: not self.machine(node).alive, f"{node} has ended", timeout)
+    def wait_ended(self, node: str) -> Machine:
+        eventually(lambda: not self.machine(node).alive, f"{node} has ended")
         return self.machine(node)
 
 
@@ -122,7 +143,15 @@ def local_nodes(home: Path, monkeypatch: pytest.MonkeyPatch, mode: str = "train"
             shutil.rmtree(NodeFolder(folder).scratch, ignore_errors=True)
 
 
-def eventually(condition: Callable[[], bool], what: str, timeout: float = 15.0) -> None:
+def command_line(process: psutil.Process) -> list[str]:
+    """Empty if it has ended meanwhile."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
+def eventually(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
     """Wait for real processes to get there."""
     give_up_at = time.monotonic() + timeout
     while not condition():

@@ -64,8 +64,9 @@ def test_racing_launches_start_one_node(nodes: LocalNodes) -> None:
     command = [sys.executable, "-c", script, intent.to_bytes().decode(), nodes.store.uri]
     racers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(6)]
     for racer in racers:
-        racer.communicate(timeout=60)
-    assert [racer.returncode for racer in racers] == [0] * 6
+        assert racer.stdin is not None
+        racer.stdin.close()  # off they go, all at once
+    assert [racer.wait(120) for racer in racers] == [0] * 6
     nodes.wait_training(intent.node)
     assert (nodes.folder(intent.node) / "machine.log").read_text().count("is on") == 1
     assert len([cmd for cmd in nodes.left_over() if "starling.infra.agent" in cmd]) == 1
@@ -115,7 +116,7 @@ def test_the_authorised_time_ends_the_node_without_any_controller(nodes: LocalNo
     ended = nodes.wait_ended(node)
     assert ended.ended_reason == "authorised time is over"
     assert ended.ended_at is not None
-    assert ended.ended_at <= now + 5.0
+    assert 2.7 <= ended.ended_at - now <= 30, "a tenth of the time is kept for the drain; agents are not up at once"
 
 
 def test_a_crashed_supervisor_is_restarted_and_its_traceback_is_in_the_logs(

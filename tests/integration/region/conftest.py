@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 Aws = Callable[[str], Any]
-PATIENCE = 20.0
+PATIENCE = 60.0
 _LOADER = create_loader()
 """Descriptions of the services are parsed once, not for every client."""
 

@@ -20,7 +20,7 @@ task: classification
 model: small-cnn
 data: {dataset: digits, source: digits}
 training:
-  epochs: 30
+  epochs: 20
   global_batch: 64
   virtual_shards: 8
   optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
@@ -31,7 +31,7 @@ provider:
   instance_types: [g4dn.xlarge]
 """
 EDITS = {"gpus_per_node: 1": "gpus_per_node: 4", "[g4dn.xlarge]": "[g4dn.12xlarge]"}
-FIRST_STEPS = 40
+FIRST_STEPS = 20
 """So many steps are made on the small node before it is stopped."""
 
 
@@ -61,7 +61,7 @@ def laptop(region: EmulatedRegion, short_folder: Path) -> Laptop:
     return Laptop(region, folder)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_two_edited_lines_and_a_resume_move_a_run_to_four_gpus(laptop: Laptop, short_folder: Path) -> None:
     spec = short_folder / "laptop" / "spec.yaml"
     spec.write_text(SPEC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,14 @@ from botocore.exceptions import ClientError
 from starling.infra.region.cloud import EmulatedCloud
 from starling.infra.region.images import PARAMETERS
 from tests.integration.region.conftest import Aws, Shop, wait_for
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts the cloud's clock forward by so many seconds. To be named before the cloud, whose parts then have it."""
+    ahead = [0.0]
+    monkeypatch.setattr(EmulatedCloud, "now", lambda _cloud: time.time() + sum(ahead))
+    return ahead.append
 
 
 def codes(answer: dict[str, list[dict[str, str]]]) -> list[str]:
@@ -257,17 +266,19 @@ def test_any_call_can_be_made_to_fail(
     assert sum(cloud.calls.values()) >= 1
 
 
-def test_throttling_ends(cloud: EmulatedCloud, aws: Aws) -> None:
+def test_throttling_ends(later: Callable[[float], None], cloud: EmulatedCloud, aws: Aws) -> None:
     ec2 = aws("ec2")
-    cloud.throttle(0.4)
+    cloud.throttle(600)
     with pytest.raises(ClientError, match="RequestLimitExceeded"):
         ec2.describe_instances()
-    time.sleep(0.5)
+    later(600)
     assert ec2.describe_instances()["Reservations"] == []
     assert cloud.calls["DescribeInstances"] == 2
 
 
-def test_an_interruption_is_announced_and_then_comes(cloud: EmulatedCloud, aws: Aws) -> None:
+def test_an_interruption_is_announced_and_then_comes(
+    later: Callable[[float], None], cloud: EmulatedCloud, aws: Aws
+) -> None:
     events, sqs, shop = aws("events"), aws("sqs"), Shop(aws("ec2"))
     queue = sqs.create_queue(QueueName="q")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -275,8 +286,9 @@ def test_an_interruption_is_announced_and_then_comes(cloud: EmulatedCloud, aws: 
     events.put_targets(Rule="r", Targets=[{"Id": "q", "Arn": arn}])
     (bought,) = shop.buy()
     cloud.recommend_rebalance(bought)
-    cloud.interrupt(bought, notice_seconds=0.3)
+    cloud.interrupt(bought, notice_seconds=600)
     assert shop.look(bought)["State"]["Name"] == "running"
+    later(600)
     wait_for("its end", lambda: shop.look(bought)["State"]["Name"] == "terminated")
     assert shop.look(bought)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     told: list[tuple[str, str | None]] = []

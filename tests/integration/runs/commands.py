@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+from starling.cli.opening import OpenRun, store_for
+from starling.orchestrator import report
 from tests.support import tasks
 from tests.support.rounds import training_spec
 
@@ -86,7 +88,7 @@ class Commands:
 
     def wait_training(self, world_size: int, least_step: int = 5) -> dict[str, Any]:
         return self.wait(
-            f"{world_size} nodes to train", lambda s: s["world_size"] == world_size and s["step"] >= least_step
+            f"{world_size} nodes to train", lambda s: all_train(s, world_size) and (s["step"] or 0) >= least_step
         )
 
     def result(self, seconds: float = PATIENCE) -> dict[str, Any]:
@@ -133,3 +135,18 @@ class Commands:
 
     def _record(self) -> str:
         return self.type("events", "r").stdout + self.type("logs", "r").stdout
+
+
+class LocalCommands(Commands):
+    """Of a run on this computer. Its status is looked at here: a new Python for every look would slow down what is
+    looked at."""
+
+    def status(self) -> dict[str, Any]:
+        return report.status(OpenRun(store_for(None), "r").view())
+
+
+def all_train(status: dict[str, Any], world_size: int) -> bool:
+    """Whether so many nodes train, and every one of them has said so: their heartbeats come one after the other."""
+    ranks = [node["rank"] for node in status["nodes"] if node["state"] == "training"]
+    whole = len(ranks) == world_size and set(ranks) == set(range(world_size))
+    return whole and status["world_size"] == world_size

@@ -12,7 +12,7 @@ import pytest
 
 from starling.infra.processes import HOME, MARKER, marks_by_pid
 from starling.infra.providers.local.provider import LocalProvider
-from tests.integration.runs.commands import Commands
+from tests.integration.runs.commands import Commands, LocalCommands
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def starling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comman
     monkeypatch.delenv("STARLING_STORE", raising=False)
     temporary = Path(tempfile.mkdtemp(prefix="runs-"))  # short: sockets lie below it
     monkeypatch.setenv("TMPDIR", str(temporary))
-    commands = Commands(tmp_path)
+    commands = LocalCommands(tmp_path)
     try:
         yield commands
         assert not _node_processes(home), "processes of ended nodes are still alive"

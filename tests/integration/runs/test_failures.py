@@ -32,8 +32,8 @@ def test_a_task_that_cannot_be_imported_fails_the_run_at_once(starling: Commands
 def test_a_sick_node_is_replaced_instead_of_failing_the_run(starling: Commands, undisturbed: str) -> None:
     """Its disk is full: three rounds fail because of it alone, then another node takes its place."""
     starling.write_spec({"sick_node": "r.1.0"}, max=2)
-    starling.brake.unlink()
     starling.run()
+    starling.wait("another node", lambda s: any(node["id"] == "r.1.1" for node in s["nodes"]))
     result = starling.result()
     assert (result["state"], result["state_sha256"]) == ("done", undisturbed), result
     assert result["interruptions"] == 0, "a failure of the run's own is no interruption"
@@ -50,6 +50,7 @@ def test_requirements_come_with_the_code(starling: Commands, tmp_path: Path) -> 
     task.write_text(
         "import tiny\n\nassert tiny.ANSWER == 42\n" + task.read_text().replace("from __future__ import annotations", "")
     )
+    starling.brake.unlink()
     done = starling.type("run", str(starling.spec), "--name", "r", "-o", "training.epochs=1", "-o", "nodes.max=1")
     assert done.returncode == 0, done.stdout + done.stderr
     starling.result()

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.runs.commands import Commands
 from tests.integration.runs.scripts import EXAMPLES, ScriptRun
 
-SCRIPT_PATIENCE = 180.0
+SCRIPT_PATIENCE = 300.0
 """These take their own time between steps, and import much at each start."""
 MENDED = Path(__file__).parents[2] / "support" / "mended_torchvision"
 
@@ -21,16 +21,17 @@ def rank0(status: dict[str, Any]) -> str:
 
 
 def test_a_plain_script_on_two_nodes_survives_a_notice_and_the_loss_of_its_rank_0(starling: Commands) -> None:
-    run = "plain.py --steps 600 --save-every 50 --slow 0.05 --out out"
+    run = "plain.py --steps 600 --save-every 20 --slow 0.15 --out out"
     script = ScriptRun(starling, EXAMPLES / "plain.py", run, nodes=2)
     starling.run()
     status = script.wait_snapshot(1, world_size=2)
     leaving = rank0(status)
     assert starling.type("interrupt", "r", "--node", leaving, "--notice", "30").returncode == 0
-    status = script.wait_snapshot(status["snapshot"]["number"] + 1, world_size=2, least_round=1)
+    status = script.wait_snapshot(status["snapshot"]["number"] + 1, world_size=2, least_round=status["round"] + 1)
     killed = rank0(status)
     assert killed != leaving
     assert starling.type("interrupt", "r", "--node", killed, "--hard").returncode == 0
+    starling.wait("rank 0 to be gone", lambda s: not any(n["id"] == killed and n["pids"] for n in s["nodes"]))
     result = starling.result(seconds=SCRIPT_PATIENCE)
     assert result["state"] == "done", result
     assert result["interruptions"] == 2
@@ -40,14 +41,14 @@ def test_a_plain_script_on_two_nodes_survives_a_notice_and_the_loss_of_its_rank_
     assert steps[0] == 0
     assert len(steps) >= 3
     assert steps == sorted(steps)
-    assert all(step > 0 and step % 50 == 0 for step in steps[1:]), steps
+    assert all(step > 0 and step % 20 == 0 for step in steps[1:]), steps
     assert (script.saved() / "step-000600.pt").exists()
     assert not script.failures(), "the loss of a peer is no failure of the script"
 
 
 def test_lightning_resumes_where_it_was_saved(starling: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(MENDED))
-    script = ScriptRun(starling, EXAMPLES / "lightning_fit.py", "lightning_fit.py --epochs 8 --slow 0.3 --out out")
+    script = ScriptRun(starling, EXAMPLES / "lightning_fit.py", "lightning_fit.py --epochs 30 --slow 0.3 --out out")
     starling.run()
     status = script.wait_snapshot(2)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--notice", "30").returncode == 0
@@ -56,8 +57,8 @@ def test_lightning_resumes_where_it_was_saved(starling: Commands, monkeypatch: p
     began = printed(starling, "training starts at epoch")
     assert began[0] == "training starts at epoch 0, step 0"
     assert len(began) == 2, began
-    assert 8 <= int(began[1].rpartition(" ")[2]) < 64
-    assert printed(starling, "finished at epoch") == ["finished at epoch 8, step 64"]
+    assert 8 <= int(began[1].rpartition(" ")[2]) < 240
+    assert printed(starling, "finished at epoch") == ["finished at epoch 30, step 240"]
     assert (script.saved() / "last.ckpt").exists()
     assert not script.failures()
 
@@ -66,7 +67,7 @@ def test_the_hugging_face_trainer_resumes_where_it_had_saved(
     starling: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(MENDED))
-    script = ScriptRun(starling, EXAMPLES / "hf_trainer.py", "hf_trainer.py --steps 80 --slow 0.2 --out out")
+    script = ScriptRun(starling, EXAMPLES / "hf_trainer.py", "hf_trainer.py --steps 300 --slow 0.2 --out out")
     starling.run()
     status = script.wait_snapshot(1)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--hard").returncode == 0
@@ -76,9 +77,9 @@ def test_the_hugging_face_trainer_resumes_where_it_had_saved(
     assert began[0] == "training starts at step 0"
     assert len(began) == 2, began
     resumed = int(began[1].rpartition(" ")[2])
-    assert 20 <= resumed <= 60
+    assert 20 <= resumed < 300
     assert resumed % 20 == 0
-    assert printed(starling, "finished at step") == ["finished at step 80"]
+    assert printed(starling, "finished at step") == ["finished at step 300"]
     assert (script.saved() / "model.safetensors").exists()
 
 

@@ -125,7 +125,7 @@ class SshHosts:
         for provider in self._providers:
             provider.disconnect()
         for server in self.servers:
-            server.stop()
+            server.close()
         for index in (0, 1):
             kill_all({HOME: str(self.root(index))})
 

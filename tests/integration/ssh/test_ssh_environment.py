@@ -77,7 +77,7 @@ def test_why_an_environment_could_not_be_made_is_told(tmp_path: Path) -> None:
     (folder := root / "environments" / name_of(bare, packed)).mkdir(parents=True)
     (folder / "venv").touch()  # so that no environment can be made there
     assert find(bare, packed, root, "prepare") == {"preparing": 0.0}
-    eventually(lambda: (folder / "failed").exists(), "it has failed", 60.0)
+    eventually(lambda: "unready" in find(bare, packed, root, "prepare"), "it has failed, and is gone", 120.0)
     assert "could not make an environment" in find(bare, packed, root, "prepare")["unready"]
     assert find(bare, packed, root, "look") == {"empty": True}
 
@@ -103,7 +103,7 @@ def test_whatever_hinders_an_environment_is_told(tmp_path: Path) -> None:
     (folder := root / "environments" / name_of(bare, packed)).mkdir(parents=True)
     (folder / "install.log").mkdir()  # not to be written, as on a disk that is full
     assert find(bare, packed, root, "prepare") == {"preparing": 0.0}
-    eventually(lambda: (folder / "failed").exists(), "it has failed", 60.0)
+    eventually(lambda: "unready" in find(bare, packed, root, "prepare"), "it has failed, and is gone", 120.0)
     assert "IsADirectoryError" in find(bare, packed, root, "prepare")["unready"]
     (folder / "failed").unlink()
     (folder / "boot.out").unlink()

@@ -109,6 +109,7 @@ def test_a_host_that_is_away_is_remembered_then_left_to_its_heartbeats(hosts: Ss
     hosts.servers[1].start()
     hosts.clock.ahead = 0.0
     assert machine_of(provider, nodes[1]).alive
+    hosts.wait_training(nodes[1])
     assert hosts.starts(nodes[1]) == 1
     assert [offer.zone for offer in provider.offers(gpus=0, market="spot")] == [hosts.hosts()[0].name]
 
@@ -239,8 +240,8 @@ class SlowLink(LaterClock):
 def test_a_wrong_clock_is_told_and_a_slow_link_is_none(plain_hosts: SshHosts) -> None:
     hosts = plain_hosts
     intent = hosts.intent(0, hosts.provider().offers(gpus=0, market="spot"))
-    hosts.clock.ahead = 60.0
-    with pytest.raises(Misconfigured, match=r"its clock is (59|60) s off; .*timedatectl"):
+    hosts.clock.ahead = 3600.0
+    with pytest.raises(Misconfigured, match=r"its clock is 3[56]\d\d s off; .*timedatectl"):  # less what the way took
         hosts.provider().launch(intent, hosts.store.uri)
     assert hosts.left_over() == [], "nothing was started"
     hosts.clock = SlowLink()

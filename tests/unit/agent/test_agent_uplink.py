@@ -74,9 +74,9 @@ def linked(store: TroubledStore, tmp_path: Path) -> Iterator[tuple[Uplink, LogBu
 
 
 def soon(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 5
+    give_up_at = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < give_up_at, "not within 5 s"
+        assert time.monotonic() < give_up_at, "not within a minute"
         time.sleep(0.005)
 
 

@@ -42,11 +42,11 @@ def server(clock: FakeClock) -> Iterator[ImdsServer]:
 
 @pytest.fixture
 def client(server: ImdsServer, clock: FakeClock) -> ImdsClient:
-    return ImdsClient(server.endpoint, clock=clock)
+    return ImdsClient(server.endpoint, clock=clock, timeout=60.0)  # both are in this one process
 
 
 def raw(server: ImdsServer, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(urlsplit(server.endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(server.endpoint).netloc, timeout=60)
     try:
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
@@ -133,7 +133,8 @@ def test_the_client_renews_its_token_in_time(client: ImdsClient, clock: FakeCloc
 def test_the_client_takes_a_new_token_when_the_service_no_longer_knows_the_old_one(
     server: ImdsServer, clock: FakeClock
 ) -> None:
-    client = ImdsClient(server.endpoint, clock=FakeClock())  # its own clock stands still: the token looks fresh
+    stopped = FakeClock()  # so that the token looks fresh
+    client = ImdsClient(server.endpoint, clock=stopped, timeout=60.0)
     assert client.get("meta-data/instance-id") == "i-1"
     clock.advance(10 * TOKEN_SECONDS)
     assert client.get("meta-data/instance-id") == "i-1"
@@ -177,7 +178,7 @@ def test_a_server_error_is_not_taken_for_no_notice() -> None:
     thread.start()
     try:
         with pytest.raises(ImdsUnavailable, match="500"):
-            ImdsClient(f"http://127.0.0.1:{server.server_port}").get("meta-data/spot/instance-action")
+            ImdsClient(f"http://127.0.0.1:{server.server_port}", timeout=60.0).get("meta-data/spot/instance-action")
     finally:
         server.shutdown()
         thread.join()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from starling.infra.store.folder import FolderStore
-from starling.trainer.script.ending import WritersSeen, end_processes, grace_seconds
+from starling.trainer.script import ending as ending_module
+from starling.trainer.script.ending import LEAST_GRACE_SECONDS, WritersSeen, end_processes, grace_seconds
 from starling.trainer.script.keeper import Keeper
 from starling.trainer.script.processes import ROUND, ScriptProcesses
 from starling.trainer.script.trust import Ending, judge
@@ -73,17 +74,39 @@ def test_a_script_that_fails_on_being_asked_has_ended_by_itself(tmp_path: Path) 
     assert judge(ending, 2.0).trusted
 
 
-def test_waiting_for_a_file_and_for_the_end_share_one_time(tmp_path: Path) -> None:
+def test_waiting_for_a_file_and_for_the_end_share_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script(tmp_path, "trap '' TERM; exec 3> model.pt; touch began; while true; do sleep 0.01; done")
     script.wait_for("began")
+    let_save, terminate, wait = ending_module._let_save, script.processes.terminate, script.processes.wait
+    for_the_file, for_the_end, asked_at = [], [], []
+
+    def saving(processes: ScriptProcesses, keeper: Keeper, seconds: float) -> None:
+        for_the_file.append(seconds)
+        let_save(processes, keeper, seconds)
+
+    def asked() -> None:
+        asked_at.append(time.monotonic())
+        terminate()
+
+    def waiting(seconds: float) -> None:
+        for_the_end.append(seconds)
+        wait(seconds)
+
+    monkeypatch.setattr(ending_module, "_let_save", saving)
+    monkeypatch.setattr(script.processes, "terminate", asked)
+    monkeypatch.setattr(script.processes, "wait", waiting)
     until = time.monotonic() + 1.0
     ending = script.end(until)
     assert ending.exit_codes == (None,)
-    assert time.monotonic() < until + 0.4
+    assert len(for_the_file) == len(for_the_end) == 1
+    assert for_the_file[0] <= 0.5, "half of the time"
+    assert for_the_end[0] <= max(LEAST_GRACE_SECONDS, until - asked_at[0]), "what is left of it"
+    assert time.monotonic() >= asked_at[0] + for_the_end[0]
     assert ending.written_before == ending.written_last == "model.pt"
 
 
-def test_no_time_left_is_still_a_moment_to_end(tmp_path: Path) -> None:
+def test_no_time_left_is_still_a_moment_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending_module, "LEAST_GRACE_SECONDS", 20.0)
     script = Script(tmp_path, "trap 'exit 3' TERM; touch began; while true; do sleep 0.01; done")
     script.wait_for("began")
     assert script.end(time.monotonic() - 1).exit_codes == (3,)
