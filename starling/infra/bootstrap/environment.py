@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -119,14 +120,19 @@ def _run(root: Path, command: list[str], failure: str, until: float) -> None:
     limit = max(until - time.monotonic(), 0.0)
     output = root / "install.log"
     with output.open("ab") as file:
+        # A session of its own, so that what it started, such as a build, can be ended with it.
+        process = subprocess.Popen(
+            command, cwd=str(root), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
         try:
-            code = subprocess.run(
-                command, cwd=str(root), stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=limit
-            ).returncode
+            how = f"exit code {process.wait(limit)}"
         except subprocess.TimeoutExpired:
-            code = None
-    if code != 0:
-        how = f"it did not end within the {limit:.0f} s left for it" if code is None else f"exit code {code}"
+            how = f"it did not end within the {limit:.0f} s left for it"
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if process.returncode != 0:
         last = output.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
         raise BootError("\n".join([f"{failure} ({how}):", *last]))
 

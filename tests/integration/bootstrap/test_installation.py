@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 import starling
@@ -24,6 +25,7 @@ from starling.infra.bootstrap.pythons import choose_python
 from starling.infra.bootstrap.stage0 import BootError, BootLog
 from starling.infra.code import pack_code
 from starling.infra.store import Store
+from tests.integration.nodes.local_nodes import eventually
 from tests.support.booting import BootMachine
 from tests.support.pythons import installed, without_ensurepip
 from tests.support.wheels import write_wheel
@@ -150,9 +152,13 @@ def test_an_installation_has_one_limit_for_all_its_commands(
     (project / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     )
-    (project / "backend.py").write_text("import time\ntime.sleep(300)\n")
+    told = tmp_path / "told"
+    (project / "backend.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(300)\n"
+    )
     (archive / "requirements.txt").write_text(f"{project}\n")
     monkeypatch.setenv("STARLING_PYTHON", sys.executable)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # pip has no time to clean up
     root = tmp_path / "root"
     root.mkdir()
     pip = root / "venv" / "bin" / "pip"
@@ -160,6 +166,8 @@ def test_an_installation_has_one_limit_for_all_its_commands(
     with pytest.raises(BootError, match=r"it did not end within the 15 s left for it") as failed:
         environment_python(root, BootLog(root), 600.0)
     assert str(project) in str(failed.value)
+    build = int(told.read_text())
+    eventually(lambda: not psutil.pid_exists(build), "what pip had started has ended with it")
 
 
 def test_pins_give_way_to_a_torch_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
