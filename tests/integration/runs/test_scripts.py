@@ -52,6 +52,8 @@ def test_lightning_resumes_where_it_was_saved(starling: Commands, monkeypatch: p
     starling.run()
     status = script.wait_snapshot(2)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--notice", "30").returncode == 0
+    # Once the brake is off the script ends within the second in which it is asked to leave.
+    starling.wait("the next round", lambda s: s["round"] > status["round"])
     result = starling.result(seconds=SCRIPT_PATIENCE)
     assert result["state"] == "done", starling.type("logs", "r").stdout
     began = printed(starling, "training starts at epoch")
