@@ -157,6 +157,15 @@ class Keyed(Protocol):
 
 
 @runtime_checkable
+class OfPatients(Protocol):
+    """Samples whose patients are known: several of them may be of one."""
+
+    def patient(self, index: int) -> int:
+        """A number that all images of a sample's patient share."""
+        ...
+
+
+@runtime_checkable
 class Splits(Protocol):
     """A task whose data has more splits than it validates on."""
 

@@ -25,6 +25,7 @@ from starling.infra.records import RunRecord
 from starling.infra.store import Store, open_store
 from starling.trainer.data.prepare import prepare
 from starling.trainer.data.rendition import Rendition
+from starling.trainer.data.sources.found import LabelTable
 from tests.support import shades
 from tests.support.rounds import Run, probe_spec
 
@@ -194,6 +195,22 @@ def test_another_dataset_must_have_the_same_classes(starling: Starling, trained:
     refused = starling("evaluate", "graded", "--data", "fewer")
     assert refused.code == 2
     assert "it lacks 4" in refused.err
+
+
+def test_patients_that_a_table_tells_are_drawn_whole(starling: Starling, trained: Path, tmp_path: Path) -> None:
+    _write_grades(tmp_path / "seen", count=10, seed=700)
+    rows = [
+        f"{grade}/{grade}{number:03}.png,{grade},Jo {number // 2},{'val' if number < 8 else 'train'}"
+        for grade in range(5)
+        for number in range(10)
+    ]
+    table = tmp_path / "seen" / "labels.csv"
+    table.write_text("\n".join(["image,label,patient,split", *rows]))
+    prepare(str(tmp_path / "seen"), open_store(str(trained)), "seen", labels=LabelTable(path=str(table)))
+    told = starling("evaluate", "graded", "--json", "--data", "seen").json
+    assert (told["dataset"]["samples"], told["dataset"]["patients"]) == (40, 4)
+    assert told["bootstrap"]["unit"] == "patient"
+    assert "Jo" not in (trained / "data" / "seen" / "index.json").read_text(), "who they are stays at the source"
 
 
 def test_predictions_come_in_the_order_of_the_images(starling: Starling, tmp_path: Path) -> None:

@@ -31,7 +31,11 @@ def write_dataset(
             with ShardWriter(Path(folder) / "shard.tar") as shard:
                 while waiting and (shard.size == 0 or shard.size_with(*waiting[0]) <= shard_bytes):
                     key, data = waiting.pop(0)
-                    samples.append(Sample(len(shards), shard.add(key, data), len(data), int(key[0]), crc32(data), key))
+                    samples.append(
+                        Sample(
+                            len(shards), shard.add(key, data), len(data), int(key[0]), crc32(data), len(samples), key
+                        )
+                    )
                 sha256 = shard.finish()
             key = f"train/shard-{len(shards):05}.tar"
             store.upload(shard.path, f"data/{name}/{key}")

@@ -56,6 +56,9 @@ class Shades:
     def key(self, index: int) -> str:
         return f"{self._split}/{index // 2}_{('left', 'right')[index % 2]}.png"
 
+    def patient(self, index: int) -> int:
+        return index // 2
+
 
 class PlainShades(Task):
     """Only what every task must have."""

@@ -7,6 +7,7 @@ one. 8 MiB is what object stores serve fastest in one request, whatever the late
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -60,9 +61,8 @@ class Table:
 
 def tabulate(split: Split, chunk_bytes: int = CHUNK_BYTES) -> Table:
     """Raises ObjectCorrupt if a sample does not lie within its shard."""
-    columns = zip(*split.samples, strict=True) if split.samples else [(), (), (), (), (), ()]
-    *numbers, _ = columns
-    shard, offset, length, label, crc32 = (np.array(column, np.int64) for column in numbers)
+    columns = zip(*split.samples, strict=True) if split.samples else [()] * 5
+    shard, offset, length, label, crc32 = (np.array(column, np.int64) for column in islice(columns, 5))
     _check(split, shard, offset, length)
     pieces = shard * (2**40) + offset // chunk_bytes
     found, chunk = np.unique(pieces, return_inverse=True)

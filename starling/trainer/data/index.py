@@ -23,7 +23,7 @@ from starling.infra.store import Store, object_uri
 from starling.infra.store.anywhere import Storage, open_storage
 from starling.infra.store.keys import is_key
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 """Version of the index's own layout."""
 
 INDEX = "index.json"
@@ -50,6 +50,8 @@ class Sample(NamedTuple):
     """Position in `DatasetIndex.classes`."""
     crc32: Natural
     """Of the image's bytes as stored (zlib)."""
+    patient: Natural
+    """Equal for all images of one patient, in whatever split; a number of its own where nothing tells patients."""
     key: str
     """Path of the image in the source; for people."""
 
@@ -125,13 +127,13 @@ class PreparedWith(Record):
     split_fraction: float | None = None
     """Part of each class (or of the patients) that validates; None: not split here."""
     patient_wise: bool = False
-    """No patient has images in two splits: what tells the patient is in the images' names."""
+    """Something tells patients apart, and none of them has images in two splits."""
 
 
 class DatasetIndex(Record):
     """Everything about a prepared dataset except the images."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     name: str
     source: str
     """What it was prepared from; informative only."""
@@ -139,7 +141,7 @@ class DatasetIndex(Record):
     """Over what was listed at the source (names, sizes, times of change or etags, labels) and `prepared`: tells without
     reading an image that preparing again would change nothing."""
     content_sha256: Sha256
-    """Over classes, image format, samples and shards: equal if and only if the training data is."""
+    """Over classes, image format, samples and shards, not over patients: equal if and only if the training data is."""
     classes: list[str]
     """In the order of the labels: numerically if all are numbers, else by name."""
     image: ImageFormat

@@ -164,6 +164,7 @@ class _Filling:
 
     def __init__(self, plan: Plan, outcomes: Iterator[tuple[FoundImage, Outcome]], start: int, pace: Pace) -> None:
         self._labels = {name: label for label, name in enumerate(plan.classes)}
+        self._patients = plan.patients
         self._limit = plan.prepared.shard_bytes
         self._outcomes = outcomes
         self._position = start
@@ -187,7 +188,8 @@ class _Filling:
                     break
                 offset = shard.add(name, rendered.data)
                 label, checksum = self._labels[image.class_name], crc32(rendered.data)
-                filled.samples.append(Sample(number, offset, len(rendered.data), label, checksum, image.key))
+                patient = self._patients[image.key]
+                filled.samples.append(Sample(number, offset, len(rendered.data), label, checksum, patient, image.key))
                 filled.kinds.add(rendered.kind)
                 filled.whole_images += rendered.whole
                 self._advance()

@@ -51,17 +51,15 @@ def patients_of(images: list[FoundImage]) -> dict[str, str]:
     """Image key -> what tells its patient: what the source says, else the file's name without _left or _right if at
     least half of all names end so, else the key itself."""
     keys = [image.key for image in images]
-    by_name = patients_by_name(keys) or keys
+    by_name = _by_name(keys) or keys
     return {image.key: image.patient or name for image, name in zip(images, by_name, strict=True)}
 
 
-def patients_by_name(keys: list[str]) -> list[str] | None:
-    """The patient of every image, from names such as `17_left.jpeg`, in whatever folder; an image that is named
-    otherwise stands for itself. None if less than half of all names are like that: then it is chance."""
-    eyes = [_EYE.fullmatch(posixpath.splitext(posixpath.basename(key))[0]) for key in keys]
-    if 2 * sum(eye is not None for eye in eyes) < len(keys):
-        return None
-    return [eye[1] if eye else key for eye, key in zip(eyes, keys, strict=True)]
+def patient_numbers(images: list[FoundImage]) -> dict[str, int]:
+    """Image key -> a number that stands for its patient, whose name nobody needs to know."""
+    patients = patients_of(images)
+    number_of = {name: number for number, name in enumerate(sorted(set(patients.values())))}
+    return {key: number_of[name] for key, name in patients.items()}
 
 
 def validation_keys(keys: Iterable[str], fraction: float = VALIDATION_PART) -> set[str]:
@@ -69,3 +67,12 @@ def validation_keys(keys: Iterable[str], fraction: float = VALIDATION_PART) -> s
     ranked = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
     wanted = max(round(len(ranked) * fraction), 1) if fraction > 0 else 0
     return set(ranked[: min(wanted, len(ranked) - 1)]) if ranked else set()
+
+
+def _by_name(keys: list[str]) -> list[str] | None:
+    """The patient of every image, from names such as `17_left.jpeg`, in whatever folder; an image that is named
+    otherwise stands for itself. None if less than half of all names are like that: then it is chance."""
+    eyes = [_EYE.fullmatch(posixpath.splitext(posixpath.basename(key))[0]) for key in keys]
+    if 2 * sum(eye is not None for eye in eyes) < len(keys):
+        return None
+    return [eye[1] if eye else key for eye, key in zip(eyes, keys, strict=True)]

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from starling.infra.errors import UsageError
 from starling.trainer.data.index import PreparedWith
-from starling.trainer.data.patient_split import VALIDATION_PART, is_patient_wise, split_images
+from starling.trainer.data.patient_split import VALIDATION_PART, is_patient_wise, patient_numbers, split_images
 from starling.trainer.data.rendition import Rendition
 from starling.trainer.data.sources.found import FoundImage, Source
 
@@ -21,6 +21,8 @@ class Plan:
     classes: list[str]
     splits: dict[str, list[FoundImage]]
     """Every split's images in the order in which they are packed."""
+    patients: dict[str, int]
+    """Image key -> number of its patient."""
     prepared: PreparedWith
     inputs_sha256: str
 
@@ -50,12 +52,14 @@ def make_plan(source: Source, rendition: Rendition, *, fraction: float | None, s
     _check(source, splits, classes)
     prepared = _prepared_with(source, rendition, fraction, shard_bytes, patient_wise=patient_wise)
     ordered = {name: sorted(splits[name], key=_place) for name in sorted(splits)}
+    patients = patient_numbers(images)
     return Plan(
         source=source,
         classes=classes,
         splits=ordered,
+        patients=patients,
         prepared=prepared,
-        inputs_sha256=_inputs_hash(ordered, classes, prepared),
+        inputs_sha256=_inputs_hash(ordered, patients, classes, prepared),
     )
 
 
@@ -98,7 +102,13 @@ def _prepared_with(
     )
 
 
-def _inputs_hash(splits: dict[str, list[FoundImage]], classes: list[str], prepared: PreparedWith) -> str:
-    rows = [[name, image.key, image.size, image.stamp, image.class_name] for name in splits for image in splits[name]]
+def _inputs_hash(
+    splits: dict[str, list[FoundImage]], patients: dict[str, int], classes: list[str], prepared: PreparedWith
+) -> str:
+    rows = [
+        [name, image.key, image.size, image.stamp, image.class_name, patients[image.key]]
+        for name in splits
+        for image in splits[name]
+    ]
     content = {"images": rows, "classes": classes, "prepared": prepared.model_dump()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

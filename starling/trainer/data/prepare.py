@@ -134,7 +134,13 @@ def _content_hash(classes: list[str], image: ImageFormat, splits: dict[str, Spli
         "format": FORMAT,
         "classes": classes,
         "image": image.model_dump(),
-        "splits": {name: split.model_dump() for name, split in splits.items()},
+        "splits": {
+            name: {
+                "samples": [sample._replace(patient=0) for sample in split.samples],
+                "shards": [shard.model_dump() for shard in split.shards],
+            }
+            for name, split in splits.items()
+        },
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -137,6 +137,10 @@ class ShardSamples:
         """The path of a sample's image in the source."""
         return self._samples[self._numbers[index]].key
 
+    def patient(self, index: int) -> int:
+        """A number that all images of a sample's patient share."""
+        return self._samples[self._numbers[index]].patient
+
     def close(self) -> None:
         """Fetch nothing any more."""
         self._bytes.close()

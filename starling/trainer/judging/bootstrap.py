@@ -24,7 +24,7 @@ Metrics = Callable[[torch.Tensor], dict[str, float]]
 
 def intervals(
     metrics: Metrics,
-    units: Sequence[str] | None,
+    units: Sequence[int] | None,
     count: int,
     *,
     resamples: int = RESAMPLES,
@@ -50,7 +50,7 @@ def intervals(
 
 
 def _resampled(
-    units: Sequence[str] | None, count: int, resamples: int, seed: int
+    units: Sequence[int] | None, count: int, resamples: int, seed: int
 ) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
     generator = np.random.default_rng(seed)
     if units is None:

@@ -15,7 +15,6 @@ from starling.infra.errors import UsageError
 from starling.infra.store import Store, object_uri
 from starling.trainer.checkpoint.manifest import manifest_key
 from starling.trainer.data.index import DatasetIndex
-from starling.trainer.data.patient_split import patients_by_name
 from starling.trainer.determinism import device_fingerprint
 from starling.trainer.judging.bootstrap import CONFIDENCE, RESAMPLES, SEED, intervals
 from starling.trainer.judging.evaluation import Bootstrap, Dataset, Evaluation, Metric, Recorded, number
@@ -23,7 +22,7 @@ from starling.trainer.judging.loading import Loaded
 from starling.trainer.judging.measuring import Measured, measure
 from starling.trainer.judging.sorting import Sorted, areas, describe
 from starling.trainer.judging.thumbnails import thumbnail
-from starling.trainer.task import Classifies, Grades, Keyed, Samples, Splits, Task
+from starling.trainer.task import Classifies, Grades, Keyed, OfPatients, Samples, Splits, Task
 
 Tick = Callable[[str, int, int], None]
 """(what is being done, how much of it, of how much)."""
@@ -58,7 +57,7 @@ def judge(
     samples = _samples(loaded.task, split)
     measured = measure(loaded, samples, batch=batch, tick=lambda done: tick("samples", done, len(samples)))
     keys = [samples.key(number) for number in range(len(samples))] if isinstance(samples, Keyed) else None
-    patients = patients_by_name(keys) if keys is not None else None
+    patients = _patients(samples)
     given = sorted_by(loaded.task, measured)
     interval_of = intervals(
         lambda numbers: _metrics(loaded.task, measured, given, numbers),
@@ -131,6 +130,14 @@ def _samples(task: Task, split: str | None) -> Samples:
     if samples is None:
         raise UsageError("the run's task has no samples to validate on; name another split with --split")
     return samples
+
+
+def _patients(samples: Samples) -> list[int] | None:
+    """The patient of every sample; None if each has one of its own, as far as is known."""
+    if not isinstance(samples, OfPatients):
+        return None
+    patients = [samples.patient(number) for number in range(len(samples))]
+    return patients if len(set(patients)) < len(patients) else None
 
 
 def _validation_split(index: DatasetIndex | None) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from starling.trainer.data.patient_split import is_patient_wise, patients_of, split_images
+from starling.trainer.data.patient_split import is_patient_wise, patient_numbers, patients_of, split_images
 from starling.trainer.data.sources.found import FoundImage
 
 
@@ -42,6 +42,13 @@ def test_a_patient_column_counts_whatever_the_names_are() -> None:
     split, patient_wise = split_images(images, 0.2)
     assert patient_wise
     assert len({(item.patient, item.split) for item in split}) == 20
+
+
+def test_images_of_one_patient_have_one_number() -> None:
+    named = [image(key) for key in ("0/17_left.jpeg", "3/17_right.png", "0/18-LEFT.jpeg", "x.png")]
+    assert list(patient_numbers(named).values()) == [0, 0, 1, 2]
+    told = [image("1_left.png", patient="p"), image("2_left.png", patient="p"), image("2_right.png")]
+    assert list(patient_numbers(told).values()) == [1, 1, 0]
 
 
 def test_a_few_names_that_end_like_eyes_mean_nothing() -> None:

@@ -202,7 +202,7 @@ def test_bytes_that_are_no_image_are_refused_and_nothing_in_them_is_run(
     sha256 = hashlib.sha256(payload + bytes(1)).hexdigest()
     store.put("data/pets/evil.tar", payload + bytes(1))
     shard = Shard(key="evil.tar", size=len(payload) + 1, sha256=sha256)
-    split = Split(samples=[Sample(0, 0, len(payload), 0, crc32(payload), "evil.png")], shards=[shard])
+    split = Split(samples=[Sample(0, 0, len(payload), 0, crc32(payload), 0, "evil.png")], shards=[shard])
     index = load_index(store, "pets").but(splits={"train": split})
     samples = ShardSamples(DatasetPlace(store=store, prefix="data/pets/"), index, "train", tmp_path / "cache")
     with pytest.raises(ObjectCorrupt, match=r"evil\.png of the dataset is no image"):

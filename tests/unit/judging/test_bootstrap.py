@@ -19,7 +19,7 @@ def test_the_interval_of_a_mean_is_the_normal_one() -> None:
 def test_equal_samples_of_a_patient_count_once() -> None:
     """Both eyes are always alike here, so that 200 samples are no more than 100: the interval grows by sqrt(2)."""
     half = torch.randn(100, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    values, patients = half.repeat(2), [f"p{n}" for n in range(100)] * 2
+    values, patients = half.repeat(2), list(range(100)) * 2
 
     def width(units: list[str] | None) -> float:
         ((low, high),) = intervals(lambda numbers: {"mean": float(values[numbers].mean())}, units, 200).values()
