@@ -22,6 +22,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
                     left.unlink(missing_ok=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where torch keeps it: it makes the folder whether there is any or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
     """A real S3 server; `monkeypatch.setenv` its `environment` to use it."""

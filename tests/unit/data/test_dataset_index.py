@@ -61,7 +61,7 @@ def test_what_is_no_index_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store.put("data/pets/index.json", data)
-    with pytest.raises(ObjectCorrupt, match=r"not a dataset index of format 2(.|\n)*Prepare the dataset again with"):
+    with pytest.raises(ObjectCorrupt, match=r"not a dataset index of format 3(.|\n)*Prepare the dataset again with"):
         load_index(store, "pets")
     assert not (tmp_path / "exploded").exists()
 
@@ -69,8 +69,8 @@ def test_what_is_no_index_is_refused(
 def test_another_format_is_refused(store: Store, images: Path) -> None:
     prepare(str(images), store, "pets")
     index = json.loads(store.get("data/pets/index.json").data)
-    store.put("data/pets/index.json", json.dumps(index | {"format": 1}).encode())
-    with pytest.raises(ObjectCorrupt, match="format 2"):
+    store.put("data/pets/index.json", json.dumps(index | {"format": 2}).encode())
+    with pytest.raises(ObjectCorrupt, match="format 3"):
         load_index(store, "pets")
 
 
@@ -87,14 +87,23 @@ def test_a_hash_cannot_name_a_file_elsewhere() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("shard", 9), ("shard", -1), ("offset", -1), ("offset", 10**15), ("length", 10**15), ("label", 9), ("label", -1)],
+    [
+        ("shard", 9),
+        ("shard", -1),
+        ("offset", -1),
+        ("offset", 10**15),
+        ("length", 10**15),
+        ("label", 9),
+        ("label", -1),
+        ("patient", -1),
+    ],
 )
 def test_an_index_whose_samples_cannot_be_is_refused(store: Store, images: Path, field: str, value: int) -> None:
     prepare(str(images), store, "pets")
     index = json.loads(store.get("data/pets/index.json").data)
     index["splits"]["train"]["samples"][0][Sample._fields.index(field)] = value
     store.put("data/pets/index.json", json.dumps(index).encode())
-    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 2"):
+    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 3"):
         load_index(store, "pets")
 
 
@@ -106,5 +115,5 @@ def test_an_index_whose_shards_cannot_be_is_refused(store: Store, images: Path, 
     index = json.loads(store.get("data/pets/index.json").data)
     index["splits"]["train"]["shards"][0][field] = value
     store.put("data/pets/index.json", json.dumps(index).encode())
-    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 2"):
+    with pytest.raises(ObjectCorrupt, match="is not a dataset index of format 3"):
         load_index(store, "pets")
