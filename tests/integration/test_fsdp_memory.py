@@ -19,7 +19,8 @@ from starling.trainer.sharded import FsdpStepper
 from starling.trainer.sharding import held
 from starling.trainer.task import TaskContext
 from tests.support.image_task import Pictures, PicturesTask
-from tests.support.rounds import PATIENCE, kept_port, training_spec
+from tests.support.ports import kept_port
+from tests.support.rounds import PATIENCE, training_spec
 
 CHANNELS = [16, 32, 61]
 

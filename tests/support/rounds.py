@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from starling.trainer.checkpoint.manifest import Manifest, committed_steps, read
 from starling.trainer.progress import StepCounter
 from starling.trainer.round import RoundInfo
 from starling.trainer.worker import run_worker
+from tests.support.ports import kept_port
 
 PATIENCE = 180.0
 """For a round that takes seconds on a machine of its own."""
@@ -178,16 +176,6 @@ class Run:
             if path.exists() and StepCounter(path).read() >= step:
                 return
             time.sleep(0.005)
-
-
-@contextmanager
-def kept_port() -> Iterator[int]:
-    """A port that nobody else is given before rank 0 listens on it: bound, so never handed out as a free one, but not
-    listening, so whoever asks for it by its number may have it."""
-    with socket.socket() as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("", 0))
-        yield int(kept.getsockname()[1])
 
 
 def _worker(job: str, environment: dict[str, str], held: tuple[str, int] | None = None) -> None:

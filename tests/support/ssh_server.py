@@ -18,6 +18,7 @@ from typing import Protocol
 import paramiko
 import psutil
 
+from tests.support.ports import hold_a_port, port_of
 from tests.support.sftp_server import RealFiles
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin")
@@ -56,15 +57,6 @@ class SshServer(Protocol):
         ...
 
 
-def hold_a_port() -> socket.socket:
-    """Nobody else is given its port, nor connects from there, as long as it is open; a server that reuses addresses,
-    as all do, can listen there and come back later."""
-    holding = socket.socket()
-    holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    holding.bind(("127.0.0.1", 0))
-    return holding
-
-
 def make_key(path: Path) -> Path:
     """A private key, and its public one beside it with `.pub`."""
     path.unlink(missing_ok=True)
@@ -88,7 +80,7 @@ class ParamikoServer:
     def __init__(self, folder: Path, home: Path, authorised: str, environment: dict[str, str]) -> None:
         self.home = home
         self._held = hold_a_port()
-        self.port = int(self._held.getsockname()[1])
+        self.port = port_of(self._held)
         self.environment = {**environment, "HOME": str(home), "USER": getpass.getuser()}
         self.authorised = authorised
         self._key = make_key(folder / "host_key")
@@ -209,7 +201,7 @@ class OpenSshServer:
     def __init__(self, folder: Path, home: Path, authorised: str, environment: dict[str, str]) -> None:
         self.home = home
         self._held = hold_a_port()
-        self.port = int(self._held.getsockname()[1])
+        self.port = port_of(self._held)
         self._folder = folder
         self._key = make_key(folder / "host_key")
         (folder / "authorised_keys").write_text(authorised + "\n")
