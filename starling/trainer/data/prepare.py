@@ -135,10 +135,8 @@ def _content_hash(classes: list[str], image: ImageFormat, splits: dict[str, Spli
         "classes": classes,
         "image": image.model_dump(),
         "splits": {
-            name: {
-                "samples": [sample._replace(patient=0) for sample in split.samples],
-                "shards": [shard.model_dump() for shard in split.shards],
-            }
+            name: split.model_dump(exclude={"samples"})
+            | {"samples": [sample._replace(patient=0) for sample in split.samples]}
             for name, split in splits.items()
         },
     }

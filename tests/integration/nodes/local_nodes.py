@@ -93,17 +93,13 @@ class LocalNodes:
 
     def process(self, node: str, word: str) -> psutil.Process:
         """The node's process whose command line has this word."""
-        for process in self.processes(node):
-            if any(word in part for part in command_line(process)):
-                return process
-        raise AssertionError(f"no process of {node} with {word!r} in its command line")
+        found = self._with_word(node, word)
+        assert found, f"no process of {node} with {word!r} in its command line"
+        return found[0]
 
     def has_another(self, node: str, word: str, before: psutil.Process) -> bool:
         """Whether the node has a process whose command line has this word, and that is not the one before."""
-        return any(
-            process != before and any(word in part for part in command_line(process))
-            for process in self.processes(node)
-        )
+        return any(process != before for process in self._with_word(node, word))
 
     def processes(self, node: str) -> list[psutil.Process]:
         """All of the node's, but those that have ended meanwhile."""
@@ -120,6 +116,9 @@ class LocalNodes:
             with suppress(psutil.NoSuchProcess):
                 found.append(psutil.Process(process.pid).cmdline())
         return found
+
+    def _with_word(self, node: str, word: str) -> list[psutil.Process]:
+        return [process for process in self.processes(node) if any(word in part for part in command_line(process))]
 
     def wait_training(self, node: str) -> None:
         eventually(lambda: self.step(node) > 0, f"{node} trains")

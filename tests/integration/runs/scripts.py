@@ -27,7 +27,8 @@ class ScriptRun:
         code = starling.folder / "scripts"
         code.mkdir()
         braked = f"__import__('os').path.exists({str(starling.brake)!r})"
-        text = re.sub(r"time\.sleep\(((args|self)\.\w+)\)", rf"time.sleep(\1 * {braked})", script.read_text())
+        text, sleeps = re.subn(r"time\.sleep\(((args|self)\.\w+)\)", rf"time.sleep(\1 * {braked})", script.read_text())
+        assert sleeps, "the script has no brake"
         (code / script.name).write_text(text)
         spec = {
             "name": "script",

@@ -21,7 +21,7 @@ def test_equal_samples_of_a_patient_count_once() -> None:
     half = torch.randn(100, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     values, patients = half.repeat(2), list(range(100)) * 2
 
-    def width(units: list[str] | None) -> float:
+    def width(units: list[int] | None) -> float:
         ((low, high),) = intervals(lambda numbers: {"mean": float(values[numbers].mean())}, units, 200).values()
         return high - low
 
