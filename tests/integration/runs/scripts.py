@@ -18,18 +18,24 @@ from tests.integration.runs.commands import Commands, all_train
 EXAMPLES = Path(__file__).parents[3] / "examples" / "scripts"
 
 
-class ScriptRun:
-    """One user with a script in a folder, and a run `r` of it. What `--slow` says holds until `result` is asked for, so
-    that there is time to interrupt on any machine."""
+def example(starling: Commands, name: str) -> str:
+    """Text of an example script in which what `--slow` says holds until `result` is asked for, so that there is time to
+    interrupt on any machine."""
+    braked = f"__import__('os').path.exists({str(starling.brake)!r})"
+    text = (EXAMPLES / name).read_text()
+    text, sleeps = re.subn(r"time\.sleep\(((args|self)\.\w+)\)", rf"time.sleep(\1 * {braked})", text)
+    assert sleeps, f"{name} sleeps in no way that can be braked"
+    return text
 
-    def __init__(self, starling: Commands, script: Path, run: str, *, nodes: int = 1, **command: Any) -> None:
+
+class ScriptRun:
+    """One user with a script in a folder, and a run `r` of it; the first word of `run` names the script."""
+
+    def __init__(self, starling: Commands, text: str, run: str, *, nodes: int = 1, **command: Any) -> None:
         self.starling = starling
         code = starling.folder / "scripts"
         code.mkdir()
-        braked = f"__import__('os').path.exists({str(starling.brake)!r})"
-        text, sleeps = re.subn(r"time\.sleep\(((args|self)\.\w+)\)", rf"time.sleep(\1 * {braked})", script.read_text())
-        assert sleeps, "the script has no brake"
-        (code / script.name).write_text(text)
+        (code / run.split()[0]).write_text(text)
         spec = {
             "name": "script",
             "code": "scripts",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.runs.commands import Commands
-from tests.integration.runs.scripts import EXAMPLES, ScriptRun
+from tests.integration.runs.scripts import ScriptRun, example
 
 SCRIPT_PATIENCE = 300.0
 """These take their own time between steps, and import much at each start."""
@@ -22,7 +22,7 @@ def rank0(status: dict[str, Any]) -> str:
 
 def test_a_plain_script_on_two_nodes_survives_a_notice_and_the_loss_of_its_rank_0(starling: Commands) -> None:
     run = "plain.py --steps 600 --save-every 20 --slow 0.15 --out out"
-    script = ScriptRun(starling, EXAMPLES / "plain.py", run, nodes=2)
+    script = ScriptRun(starling, example(starling, "plain.py"), run, nodes=2)
     starling.run()
     status = script.wait_snapshot(1, world_size=2)
     leaving = rank0(status)
@@ -48,7 +48,9 @@ def test_a_plain_script_on_two_nodes_survives_a_notice_and_the_loss_of_its_rank_
 
 def test_lightning_resumes_where_it_was_saved(starling: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(MENDED))
-    script = ScriptRun(starling, EXAMPLES / "lightning_fit.py", "lightning_fit.py --epochs 30 --slow 0.3 --out out")
+    script = ScriptRun(
+        starling, example(starling, "lightning_fit.py"), "lightning_fit.py --epochs 30 --slow 0.3 --out out"
+    )
     starling.run()
     status = script.wait_snapshot(2)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--notice", "30").returncode == 0
@@ -69,7 +71,7 @@ def test_the_hugging_face_trainer_resumes_where_it_had_saved(
     starling: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(MENDED))
-    script = ScriptRun(starling, EXAMPLES / "hf_trainer.py", "hf_trainer.py --steps 300 --slow 0.2 --out out")
+    script = ScriptRun(starling, example(starling, "hf_trainer.py"), "hf_trainer.py --steps 300 --slow 0.2 --out out")
     starling.run()
     status = script.wait_snapshot(1)
     assert starling.type("interrupt", "r", "--node", rank0(status), "--hard").returncode == 0

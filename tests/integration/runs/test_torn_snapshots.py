@@ -19,7 +19,7 @@ CARELESS = Path(__file__).parents[2] / "support" / "careless_script.py"
 @pytest.fixture
 def script(starling: Commands) -> ScriptRun:
     run = f"careless_script.py out {starling.folder} 100"
-    return ScriptRun(starling, CARELESS, run, settle=0.2, grace=2)
+    return ScriptRun(starling, CARELESS.read_text(), run, settle=0.2, grace=2)
 
 
 def script_process(starling: Commands) -> psutil.Process:
