@@ -61,7 +61,7 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE DEST",
-            help='A folder or URI of images, or "digits"; and the dataset: a name, a folder or a URI.',
+            help="A folder or URI of images, digits, or rendered-fundus; and the dataset: a name, a folder or a URI.",
             show_default=False,
         ),
     ] = None,

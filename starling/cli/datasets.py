@@ -48,6 +48,8 @@ def ensure_dataset(spec: Spec, spec_file: Path, store: Store) -> int | None:
 
 def _source(source: str, spec_file: Path) -> str:
     """A relative image folder is meant relative to the spec."""
-    if source == "digits" or "://" in source:
+    from starling.trainer.data.sources.built_in import BUILT_IN
+
+    if source in BUILT_IN or "://" in source:
         return source
     return str(spec_file.parent / Path(source).expanduser())

@@ -79,6 +79,8 @@ def dataset_place(dest: str) -> str:
 
 
 def _source_and_dest(wish: Wish) -> tuple[str, str]:
+    from starling.trainer.data.sources.built_in import BUILT_IN
+
     names, source = wish.names, wish.source
     if source is None:
         if len(names) != 2:
@@ -88,8 +90,8 @@ def _source_and_dest(wish: Wish) -> tuple[str, str]:
         raise UsageError(f"with --from there is only one name, the dataset's; drop {names[0]}")
     elif names:
         dest = names[0]
-    elif source == "digits":
-        dest = "digits"
+    elif source in BUILT_IN:
+        dest = source
     else:
         raise UsageError(f"name the dataset: starling data prepare NAME --from {shlex.quote(source)}")
     if "://" not in source and dataset_place(dest) == str(Path(source).expanduser().resolve()):

@@ -34,7 +34,9 @@ from starling.orchestrator.rehearsal import (
     in_region,
     interruptions_by_kind,
     lines,
+    made_smaller,
     on_demand_nodes,
+    out_of_reach,
     undisturbed,
 )
 from starling.orchestrator.spec import Spec
@@ -61,11 +63,9 @@ class Wish:
 def rehearse_verb(wish: Wish, *, keep: bool, as_json: bool) -> int:
     """The exit code: 0 only if every promise was kept."""
     _need_extra()
+    wish = _with_what_the_spec_changes(wish)
     spec = load_spec(wish.spec_file, [*wish.overrides, "provider.name=aws"])
-    if spec.needs:
-        raise UsageError(
-            f"{wish.spec_file}: needs: a rehearsal plays one run; rehearse the specs that it needs, one after the other"
-        )
+    _check(spec, wish.spec_file)
     read_script(wish.script)
     for trace in wish.traces:
         read_trace(trace)
@@ -80,6 +80,30 @@ def rehearse_verb(wish: Wish, *, keep: bool, as_json: bool) -> int:
     else:
         say(outcome_text(outcome, seconds))
     return 0 if all(outcome.promises.values()) else 1
+
+
+def _with_what_the_spec_changes(wish: Wish) -> Wish:
+    """What was asked for besides counts for more."""
+    changes = made_smaller(load_spec(wish.spec_file, [*wish.overrides, "provider.name=aws"]))
+    changed = dataclasses.replace(wish, overrides=[*changes, *wish.overrides])
+    try:
+        load_spec(wish.spec_file, [*changed.overrides, "provider.name=aws"])
+    except UsageError as error:
+        raise UsageError(f"{wish.spec_file}: rehearsal: these values do not fit:\n{error}") from error
+    return changed
+
+
+def _check(spec: Spec, spec_file: Path) -> None:
+    """Raise UsageError for what no rehearsal can play."""
+    if spec.needs:
+        raise UsageError(
+            f"{spec_file}: needs: a rehearsal plays one run; rehearse the specs that it needs, one after the other"
+        )
+    if problem := out_of_reach(spec):
+        raise UsageError(
+            f"{spec_file}: data: {problem}; name a folder of images, digits or rendered-fundus in data.source, or for "
+            "rehearsals only: rehearsal: {data.source: rendered-fundus}"
+        )
 
 
 class _Rehearsal:

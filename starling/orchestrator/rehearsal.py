@@ -6,12 +6,14 @@ it, and every second on a bill counts as so many.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starling.infra.records import Event, EventKind, Market
+from starling.orchestrator.datasets import is_place
 from starling.orchestrator.interruptions import recoveries
 from starling.orchestrator.ledger import Bill
 from starling.orchestrator.spec import Spec
@@ -63,6 +65,22 @@ class Outcome:
                 kept[f"{what} are equal, to the last bit, to those of an undisturbed run"] = equal
         kept["`starling gc` finds nothing"] = not self.left
         return kept
+
+
+def made_smaller(spec: Spec) -> list[str]:
+    """Overrides for what the spec itself wants changed in a rehearsal."""
+    return [f"{key}={json.dumps(value)}" for key, value in spec.rehearsal.items()]
+
+
+def out_of_reach(spec: Spec) -> str | None:
+    """Why the data of a spec cannot be had in a rehearsal, whose store is empty and whose S3 is not AWS'; None: it can,
+    as far as is known without looking."""
+    if spec.data is None:
+        return None
+    there = spec.data.source or (spec.data.dataset if is_place(spec.data.dataset) else None)
+    if there is None:
+        return f"the store of a rehearsal is empty: there is no dataset {spec.data.dataset} in it"
+    return f"a rehearsal has an S3 of its own, in which there is no {there}" if there.startswith("s3://") else None
 
 
 def in_region(spec: Spec, scale: float) -> list[str]:

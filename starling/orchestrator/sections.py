@@ -88,7 +88,7 @@ class DataSection(Section):
     dataset: Annotated[str, Field(min_length=1)]
     """Name of a prepared dataset in the store, or a full store URI of one elsewhere."""
     source: str | None = None
-    """What `run` prepares the dataset from if it is missing: "digits", an image folder, or a URI of one."""
+    """What `run` prepares the dataset from if it is missing: an image folder, its URI, digits or rendered-fundus."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each class's training samples to learn from; smaller shares are parts of larger ones."""
     cache: Size | None = None

@@ -59,6 +59,8 @@ class Spec(Section):
     store: str | None = None
     """Where everything is kept: a folder, or s3://bucket/prefix; null: $STARLING_STORE, else the bucket that `starling
     aws setup` made if the nodes are on AWS, else $STARLING_HOME/store."""
+    rehearsal: dict[Annotated[str, Field(pattern=r"^[a-z_]+(\.\w+)*$")], Any] = Field(default_factory=dict)
+    """What `starling rehearse` changes, as -o does: key (training.epochs) -> value. Nothing else looks at it."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Spec:
@@ -180,8 +182,9 @@ class Spec(Section):
         return [("nodes.max", f"{self.nodes.max} is more than the {fitting} {able} in provider.hosts; use {fitting}")]
 
     def resolved(self) -> dict[str, Any]:
-        """Every default filled in, durations in seconds: plain data for YAML or JSON, and a valid spec again."""
-        plain: dict[str, Any] = self.model_dump(mode="json")
+        """Every default filled in, durations in seconds: plain data for YAML or JSON, and a valid spec again. What is
+        for rehearsals is left out: no run depends on it."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"rehearsal"})
         plain["nodes"]["ranks_per_node"] = self.nodes.ranks
         return plain
 

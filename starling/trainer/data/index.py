@@ -113,7 +113,7 @@ class PreparedWith(Record):
     """What decides a dataset's content besides its source."""
 
     layout: str
-    """How the source was read: "class folders", "split folders", "digits", or which CSV and columns."""
+    """How the source was read: "class folders", "split folders", what is built in, or which CSV and columns."""
     size: int | None = None
     """Side of the square images, pixels; None: they kept their sizes."""
     crop_retina: bool = False

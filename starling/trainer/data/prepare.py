@@ -50,7 +50,7 @@ def prepare(
     again: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Prepare "digits", a folder or a URI as a dataset; return what `starling data prepare --json` prints.
+    """Prepare a folder, a URI or a built-in source as a dataset; return what `starling data prepare --json` prints.
 
     `dest` is a name in `store`, or a folder or URI. The same images give the same bytes, whatever `workers` is: what
     is there already is not uploaded again (unless `again`). Other content under the same name replaces the index;

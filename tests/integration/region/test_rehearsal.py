@@ -90,11 +90,23 @@ def test_a_rehearsal_that_is_ended_leaves_nothing(number: signal.Signals, short_
         process.wait()
 
 
-def test_what_is_wrong_is_said_before_anything_starts(short_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--script", "script.yaml"], "entry 1 has grab"),
+        (["-o", "data={dataset: eyepacs}"], "there is no dataset eyepacs in it"),
+        (["-o", "rehearsal={training.epoch: 3}"], "training.epoch: "),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(words: list[str], said: str, short_folder: Path) -> None:
     script = short_folder / "script.yaml"
     script.write_text("- {at: 1m, grab: {}}")
-    process = start(short_folder, SPEC, "--script", str(script))
-    _, errors = process.communicate(timeout=150)
+    process = start(short_folder, SPEC, *(str(script) if word == script.name else word for word in words))
+    try:
+        _, errors = process.communicate(timeout=150)
+    finally:
+        process.terminate()  # had it begun after all, it would have to clear up
+        process.wait()
     assert process.returncode == 2
-    assert "entry 1 has grab" in errors
+    assert said in errors
     assert list(short_folder.iterdir()) == [script]

@@ -172,9 +172,10 @@ def test_a_name_that_may_mean_two_files_is_refused_unless_a_path_decides(write_i
     assert classes(find_images(str(root), told)) == {"b/1.png": "x", "b/2.png": "y", "a/1.png": "y"}
 
 
-def test_the_digits_have_no_table() -> None:
-    with pytest.raises(UsageError, match="the digits have no table of labels"):
-        find_images("digits", LabelTable(path="labels.csv"))
+@pytest.mark.parametrize("source", ["digits", "rendered-fundus"])
+def test_what_is_built_in_needs_no_table(source: str) -> None:
+    with pytest.raises(UsageError, match=f"{source} needs no table of labels"):
+        find_images(source, LabelTable(path="labels.csv"))
 
 
 def test_numbers_are_sorted_as_numbers_and_names_as_names() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from starling.cli import main
 from starling.infra.errors import UsageError
+from starling.trainer.data.sources.rendered import SEED, SIZE, rendered_fundus
 from starling.trainer.data.synth.folder import write_fundus
 from starling.trainer.data.synth.lesions import KINDS
 
@@ -40,6 +41,18 @@ def test_the_layout_is_that_of_kaggle(tmp_path: Path) -> None:
     with Image.open(tmp_path / "3_left.jpeg") as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (48, 48), "RGB")
     assert summary["levels"] == {str(level): Counter(row["level"] for row in labels)[str(level)] for level in range(5)}
+
+
+def test_what_is_built_in_is_what_the_command_writes(tmp_path: Path) -> None:
+    found = rendered_fundus().images
+    write_fundus(tmp_path, images=4, seed=SEED, size=SIZE, workers=1, progress=lambda text: None)
+    labels = {row["image"]: row["level"] for row in rows(tmp_path / "trainLabels.csv")}
+    for image in found[:4]:
+        assert image.read() == (tmp_path / image.key).read_bytes()
+        assert image.class_name == labels[Path(image.key).stem]
+    assert [image.patient for image in found[:4]] == ["1", "1", "2", "2"]
+    assert len({image.key for image in found}) == 600
+    assert {image.class_name for image in found} == {"0", "1", "2", "3", "4"}
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:

@@ -9,18 +9,64 @@ import pytest
 from starling.infra.records import Event, EventKind, Market, Offer
 from starling.orchestrator.ledger import Bill
 from starling.orchestrator.loading import load_spec
-from starling.orchestrator.rehearsal import Outcome, has_trained, in_region, lines, undisturbed
+from starling.orchestrator.rehearsal import (
+    Outcome,
+    has_trained,
+    in_region,
+    lines,
+    made_smaller,
+    out_of_reach,
+    undisturbed,
+)
+from starling.orchestrator.spec import Spec
 
 SPEC = Path(__file__).parents[3] / "configs" / "retinopathy-aws.yaml"
 DONE = {"state": "done", "weights_sha256": "w", "state_sha256": "s"}
 
 
+def with_data(dataset: str, source: str | None = None) -> Spec:
+    data = {"dataset": dataset, "source": source}
+    return Spec.model_validate({**load_spec(SPEC, []).resolved(), "data": data})
+
+
+def test_a_spec_says_what_is_smaller_in_its_rehearsal() -> None:
+    spec = load_spec(SPEC, [])
+    there = load_spec(SPEC, [*made_smaller(spec), "training.epochs=3"])
+    assert there.data is not None
+    assert there.data.source == "rendered-fundus"
+    assert there.training is not None
+    assert (there.training.precision, there.training.epochs) == ("fp32", 3)
+    assert there.nodes.on_demand_after == 120
+    assert there.provider == spec.provider
+
+
+def test_runs_do_not_depend_on_what_is_for_rehearsals() -> None:
+    spec = load_spec(SPEC, [])
+    assert spec.rehearsal
+    assert spec.resolved() == load_spec(SPEC, ["rehearsal={}"]).resolved()
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        (with_data("eyepacs"), "there is no dataset eyepacs in it"),
+        (with_data("s3://bucket/data/eyepacs"), "there is no s3://bucket/data/eyepacs"),
+        (with_data("eyepacs", "s3://bucket/photographs"), "there is no s3://bucket/photographs"),
+        (with_data("eyepacs", "photographs"), None),
+        (with_data("/data/eyepacs"), None),
+    ],
+)
+def test_data_that_a_rehearsal_cannot_have_is_known_beforehand(spec: Spec, why: str | None) -> None:
+    problem = out_of_reach(spec)
+    assert problem is None if why is None else why in (problem or "")
+
+
 def test_the_spec_of_the_region_is_the_users_with_time_made_shorter() -> None:
     spec = load_spec(SPEC, [])
     there = load_spec(SPEC, in_region(spec, 6))
-    assert there.nodes.on_demand_after == 20
-    assert there.limits.budget == pytest.approx(20 / 6)
-    assert there.limits.max_duration == 7200
+    assert there.nodes.on_demand_after == 150
+    assert there.limits.budget == pytest.approx(100 / 6)
+    assert there.limits.max_duration == 4 * 3600
     assert there.provider == spec.provider
     assert there.training is not None
     assert there.training.device == "cpu"

@@ -79,7 +79,9 @@ def read_anywhere(place: str) -> bytes:
 
 def _local(root: Path) -> Listing:
     if not root.is_dir():
-        raise UsageError(f'there is no folder {root} to read images from (give a folder, a URI, or "digits")')
+        raise UsageError(
+            f"there is no folder {root} to read images from (give a folder, a URI, digits, or rendered-fundus)"
+        )
     listing = Listing(root=_text(str(root)), files=[])
     home = Path(os.path.realpath(root))
     seen: set[str] = set()

@@ -1,15 +1,15 @@
-"""Finds the images of a source, and out of what it is: digits, class folders, or a table of labels."""
+"""Finds the images of a source, and out of what it is: built in, class folders, or a table of labels."""
 
 from __future__ import annotations
 
 import posixpath
 
 from starling.infra.errors import UsageError
+from starling.trainer.data.sources.built_in import BUILT_IN
 from starling.trainer.data.sources.class_folders import class_folders, looks_like_class_folders
 from starling.trainer.data.sources.csv_columns import known_layout
 from starling.trainer.data.sources.csv_labels import labelled_by
 from starling.trainer.data.sources.csv_table import Table, read_table
-from starling.trainer.data.sources.digits import DIGITS, digits
 from starling.trainer.data.sources.files import Listing, SourceFile, list_files, read_anywhere
 from starling.trainer.data.sources.found import LabelTable, Source
 
@@ -18,17 +18,17 @@ TABLE_NAMES = ("trainLabels.csv", "train.csv", "labels.csv")
 
 
 def find_images(source: str, told: LabelTable | None = None) -> Source:
-    """List the images of "digits", or of a folder or URI (write `./digits` for a folder of that name).
+    """List the images of a word in BUILT_IN, or of a folder or URI (write `./digits` for a folder of that name).
 
     A table of labels is used if one is named, or if one lies in the source (alone, or with one of TABLE_NAMES) and the
     images are not in class folders, or if it is of a data set known by name. No image is read. UsageError says what is
     wrong and what would be right; a URI may raise the store's errors.
     """
     told = told or LabelTable()
-    if source == DIGITS:
+    if source in BUILT_IN:
         if told.given:
-            raise UsageError("the digits have no table of labels: leave out --labels and the options for columns")
-        return digits()
+            raise UsageError(f"{source} needs no table of labels: leave out --labels and the options for columns")
+        return BUILT_IN[source]()
     listing = list_files(source)
     table = _table(listing, told)
     return class_folders(listing) if table is None else labelled_by(table, told, listing)
