@@ -29,7 +29,7 @@ Dataset = Annotated[
 ]
 Labels = Annotated[
     str | None,
-    typer.Option("--labels", metavar="CSV", help="Table of labels, in SOURCE or anywhere.", show_default=False),
+    typer.Option("--labels", metavar="CSV", help="Table of labels, among the images or anywhere.", show_default=False),
 ]
 ImageColumn = Annotated[
     str | None, typer.Option("--image-column", metavar="NAME", help="Of the table.", show_default=False)
@@ -89,15 +89,18 @@ def prepare(
 ) -> None:
     """Turn labelled images into a dataset: checked, split, and packed into shards. Can be killed and started again."""
     from starling.cli.preparing import Wish, prepare_verb
+    from starling.trainer.data.sources.found import LabelTable
 
     wish = Wish(
         names=names or [],
         source=source,
-        labels=labels,
-        image_column=image_column,
-        label_column=label_column,
-        patient_column=patient_column,
-        split_column=split_column,
+        labels=LabelTable(
+            path=labels,
+            image_column=image_column,
+            label_column=label_column,
+            patient_column=patient_column,
+            split_column=split_column,
+        ),
         split=split,
         side=side,
         crop_retina=crop_retina,
@@ -177,10 +180,12 @@ def tiles(
     lesions: Annotated[
         Path, typer.Option("--lesions", metavar="FILE", help="A CSV: image,kind,x,y,radius.", show_default=False)
     ],
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", metavar="FILE", help="The images' labels, as for prepare.", show_default=False),
-    ] = None,
+    labels: Labels = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    split_column: SplitColumn = None,
+    split: SplitPart = None,
     tile: Annotated[int, typer.Option(help="Pixels a side.", min=16, max=1024)] = 64,
     size: Annotated[
         int | None,
@@ -193,9 +198,19 @@ def tiles(
     seed: Annotated[int, typer.Option(help="Where the tiles lie follows from it.", min=0)] = 0,
     json: Json = False,
 ) -> None:
-    """Cut images into tiles with and without a lesion, for `prepare`: what a lesion detector is trained on."""
+    """Cut images into tiles with and without a lesion, for `prepare`: what a lesion detector is trained on.
+
+    Their splits are those of the whole images if --labels to --split say what they say when those are prepared."""
     from starling.cli.tiles import tiles_verb
+    from starling.trainer.data.sources.found import LabelTable
     from starling.trainer.data.tiles import Cut
 
-    cut = Cut(tile=tile, size=size, crop_retina=crop_retina, per_lesion=per_lesion, seed=seed)
-    tiles_verb(images, folder, lesions, labels, cut, as_json=json)
+    table = LabelTable(
+        path=labels,
+        image_column=image_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        split_column=split_column,
+    )
+    cut = Cut(tile=tile, size=size, crop_retina=crop_retina, per_lesion=per_lesion, seed=seed, split=split)
+    tiles_verb(images, folder, lesions, table, cut, as_json=json)

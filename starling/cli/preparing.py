@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starling.cli.opening import store_for
 from starling.cli.output import emit, note, say, size
 from starling.infra.errors import UsageError
 from starling.infra.sizes import parse_size
+
+if TYPE_CHECKING:
+    from starling.trainer.data.sources.found import LabelTable
 
 TOLD = 5
 """How many of the things that were left out are listed; all of them are in the index, and in --json."""
@@ -23,11 +26,7 @@ class Wish:
     names: list[str]
     """SOURCE and DEST; with `source` only DEST."""
     source: str | None
-    labels: str | None
-    image_column: str | None
-    label_column: str | None
-    patient_column: str | None
-    split_column: str | None
+    labels: LabelTable
     split: float | None
     side: int | None
     crop_retina: bool
@@ -42,22 +41,14 @@ def prepare_verb(wish: Wish, store: str | None, *, as_json: bool) -> None:
     """`prepare SOURCE DEST`, or `prepare [DEST] --from SOURCE`."""
     from starling.trainer.data.prepare import prepare
     from starling.trainer.data.rendition import Rendition
-    from starling.trainer.data.sources.found import LabelTable
 
     source, dest = _source_and_dest(wish)
-    labels = LabelTable(
-        path=wish.labels,
-        image_column=wish.image_column,
-        label_column=wish.label_column,
-        patient_column=wish.patient_column,
-        split_column=wish.split_column,
-    )
     rendition = Rendition(size=wish.side, crop_retina=wish.crop_retina, quality=wish.quality, lossless=wish.lossless)
     summary = prepare(
         source,
         store_for(store),
         dataset_place(dest),
-        labels=labels,
+        labels=wish.labels,
         rendition=rendition,
         fraction=wish.split,
         shard_bytes=_shard_bytes(wish.shard_size),

@@ -18,6 +18,7 @@ from starling.trainer.config import Phase
 
 LISTED = 12
 """Names that a message lists."""
+NO_FIT = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,40 +85,48 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, model: nn.Module, rate: 
 def _rates(
     number: int, given: Mapping[str, float], model: nn.Module, trainable: list[str], parts: Mapping[str, list[str]]
 ) -> Rates:
-    prefixes = _prefixes(number, given, model, parts)
-    factors = {name: _factor(name, prefixes) for name in trainable}
+    _check_names(number, given, model, parts)
+    factors = {name: _factor(name, given, parts) for name in trainable}
     if not any(factors.values()):
         raise UsageError(f"training.phases.{number}.rates: nothing of the model would learn")
     still = [
         path
         for path, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and _factor(path, prefixes) == 0
+        if isinstance(module, _BatchNorm) and module.track_running_stats and _factor(path, given, parts) == 0
     ]
     return Rates(factors=factors, still=frozenset(still))
 
 
-def _prefixes(
-    number: int, given: Mapping[str, float], model: nn.Module, parts: Mapping[str, list[str]]
-) -> dict[str, float]:
-    """Prefix of names -> factor."""
+def _check_names(number: int, given: Iterable[str], model: nn.Module, parts: Mapping[str, list[str]]) -> None:
+    """Raise UsageError for a name that is neither a part nor in the model."""
     own = {path for path, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
-    found: dict[str, float] = {}
-    for name, factor in given.items():
-        if name in parts:
-            found |= dict.fromkeys(parts[name], factor)
-        elif name and name in own:
-            found[name] = factor
-        else:
-            there = [*parts, *(path for path, _ in model.named_children() if path not in parts)]
-            listed = ", ".join(there[:LISTED]) + (", ..." if len(there) > LISTED else "")
-            raise UsageError(
-                f"training.phases.{number}.rates: the model has no part {name!r}; there are {listed}, and the modules "
-                "in them (such as layer4.1)"
-            )
-    return found
+    for name in given:
+        if name in parts or (name and name in own):
+            continue
+        there = [*parts, *(path for path, _ in model.named_children() if path not in parts)]
+        listed = ", ".join(there[:LISTED]) + (", ..." if len(there) > LISTED else "")
+        raise UsageError(
+            f"training.phases.{number}.rates: the model has no part {name!r}; there are {listed}, and the modules "
+            "in them (such as layer4.1)"
+        )
 
 
-def _factor(name: str, prefixes: Mapping[str, float]) -> float:
-    """Of the longest prefix, by whole names between dots; 0 if none fits."""
-    fitting = [prefix for prefix in prefixes if not prefix or name == prefix or name.startswith(f"{prefix}.")]
-    return prefixes[max(fitting, key=len)] if fitting else 0.0
+def _factor(name: str, given: Mapping[str, float], parts: Mapping[str, list[str]]) -> float:
+    """Of the longest prefix that is named and fits; 0 if none does.
+
+    A module's name stands for all that is in it, a part's only for what belongs to no other part more closely. So a
+    part that is not named is frozen although another one's shorter prefix covers it: `backbone` has no say in the head.
+    """
+    closest = max((_fit(prefixes, name) for prefixes in parts.values()), default=NO_FIT)
+    longest, factor = 0, 0.0
+    for called, its_factor in given.items():
+        fit = _fit(parts.get(called, [called]), name)
+        if fit >= longest and (called not in parts or fit == closest):
+            longest, factor = fit, its_factor
+    return factor
+
+
+def _fit(prefixes: Iterable[str], name: str) -> int:
+    """The length of the longest prefix that fits, by whole names between dots, or NO_FIT."""
+    fitting = (prefix for prefix in prefixes if not prefix or name == prefix or name.startswith(f"{prefix}."))
+    return max(map(len, fitting), default=NO_FIT)

@@ -197,6 +197,21 @@ def test_another_dataset_must_have_the_same_classes(starling: Starling, trained:
     assert "it lacks 4" in refused.err
 
 
+def test_on_another_dataset_the_loss_is_weighed_as_in_training(
+    starling: Starling, trained: Path, tmp_path: Path
+) -> None:
+    """Two datasets validate on the same images, but would train on others."""
+    losses = []
+    for name, more in (("even", 0), ("uneven", 30)):
+        _write_grades(tmp_path / name / "train", count=4)
+        _write_grades(tmp_path / name / "val", count=6, seed=900)
+        for number in range(more):
+            shutil.copy(tmp_path / name / "train" / "4" / "4000.png", tmp_path / name / "train" / "4" / f"{number}.png")
+        prepare(str(tmp_path / name), open_store(str(trained)), name)
+        losses.append(starling("evaluate", "graded", "--json", "--data", name).json["metrics"]["loss"]["value"])
+    assert losses[0] == losses[1]
+
+
 def test_patients_that_a_table_tells_are_drawn_whole(starling: Starling, trained: Path, tmp_path: Path) -> None:
     _write_grades(tmp_path / "seen", count=10, seed=700)
     rows = [

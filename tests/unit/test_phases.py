@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from starling.infra.errors import UsageError
 from starling.trainer.comm import Comm
 from starling.trainer.config import Optimizer, Phase, Schedule, Training
+from starling.trainer.evaluate import evaluate
 from starling.trainer.models.build import build
 from starling.trainer.models.head import head_path
 from starling.trainer.phases import grouped, phase_at, rates_of
@@ -40,7 +42,19 @@ class Regression(Task):
         return Scored(losses=(model(batch["image"])[:, 0] - 1) ** 2)
 
 
-def stepper(phases: tuple[Phase, ...], kind: type[Stepper] = ExactStepper, **optimizer: Any) -> Stepper:
+class Noise:
+    """Samples to evaluate."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices: Sequence[int], *, seed: int, epoch: int | None) -> Batch:
+        return {"image": shard_batch(0, 0)[0]["image"][[index % 4 for index in indices]]}
+
+
+def stepper(
+    phases: tuple[Phase, ...], kind: type[Stepper] = ExactStepper, task: Task | None = None, **optimizer: Any
+) -> Stepper:
     settings: dict[str, Any] = {
         "name": "sgd",
         "lr": 0.1,
@@ -65,7 +79,7 @@ def stepper(phases: tuple[Phase, ...], kind: type[Stepper] = ExactStepper, **opt
         device="cpu",
         phases=phases,
     )
-    task, device = Regression(), torch.device("cpu")
+    task, device = task or Regression(), torch.device("cpu")
     torch.manual_seed(0)
     return kind(task, task.build_model(), training, Comm(0, 1, device, "none"), device)
 
@@ -118,7 +132,80 @@ def test_frozen_statistics_survive_an_evaluation() -> None:
     assert modes[nn.BatchNorm2d] is False
     assert modes[nn.Linear] is True
     trained.enter_phase(1)
+    trained.train_mode()
     assert all(module.training for module in trained.model.modules())
+
+
+class Noting(Regression):
+    """Builds its model with a function of the test's, and notes the modules that are in evaluation mode while it
+    trains."""
+
+    def __init__(self, change: Callable[[nn.Sequential], object]) -> None:
+        self._change = change
+        self.still: list[set[str]] = []
+
+    def build_model(self) -> nn.Module:
+        blocks = [nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)) for _ in range(2)]
+        model = nn.Sequential(nn.Flatten(), *blocks[:1], nn.Linear(4, 64), *blocks[1:])
+        self._change(model)
+        return model
+
+    def parts(self, model: nn.Module) -> dict[str, list[str]]:
+        return {"head": ["3"], "backbone": [""]}
+
+    def score(self, model: nn.Module, batch: Batch) -> Scored:
+        if torch.is_grad_enabled():
+            self.still.append({path for path, module in model.named_modules() if not module.training})
+        return super().score(model, batch)
+
+
+class _OwnRule(nn.Linear):
+    """Never trains, whatever it is told."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+
+def _hub_model(model: nn.Sequential) -> None:
+    model.eval()[2] = nn.Linear(4, 64)
+
+
+def _all_but_one(model: nn.Sequential) -> None:
+    model.get_submodule("1").eval()
+    model.get_submodule("1.2").train()
+
+
+@pytest.mark.parametrize("kind", [ExactStepper, PlainStepper])
+@pytest.mark.parametrize(
+    ("change", "still"),
+    [
+        (lambda model: None, set()),
+        (lambda model: model[1][1].eval(), {"1.1"}),
+        (_all_but_one, {"1", "1.0", "1.1"}),
+        (lambda model: model.eval(), set()),
+        (_hub_model, set()),
+        (lambda model: model.__setitem__(2, _OwnRule(4, 64)), {"2"}),
+    ],
+)
+def test_what_trains_follows_from_how_the_model_was_built(
+    kind: type[Stepper], change: Callable[[nn.Sequential], object], still: set[str]
+) -> None:
+    task = Noting(change)
+    trained = stepper((), kind, task)
+    trained.run(0, 0.1, 8, shard_batch)
+    evaluate(trained, Noise(), Comm(0, 1, torch.device("cpu"), "none"))
+    trained.run(1, 0.1, 8, shard_batch)
+    passes = 4 if kind is ExactStepper else 2
+    assert task.still == [still] * passes
+
+
+def test_what_was_built_in_evaluation_mode_keeps_it_in_every_phase() -> None:
+    task = Noting(lambda model: model[1][2].eval())
+    trained = stepper(HEAD_FIRST, task=task)
+    for phase in (0, 1):
+        trained.enter_phase(phase)
+        trained.run(phase, 0.1, 8, shard_batch)
+    assert task.still == [{"1.1", "1.2"}, {"1.1", "1.2"}, {"1.2"}, {"1.2"}]
 
 
 def test_without_phases_everything_learns() -> None:
@@ -173,6 +260,46 @@ def test_the_longest_name_counts() -> None:
     (only,) = rates_of([Phase(epochs=None, rates={"blocks": 1.0, "blocks.1": 0.0})], model, parts)
     assert only.still == {"blocks.1.1"}
     assert not any(factor for name, factor in only.factors.items() if not name.startswith("blocks.0"))
+
+
+@pytest.mark.parametrize(
+    ("rates", "head", "backbone"),
+    [
+        ({"backbone": 0.1}, 0.0, 0.1),
+        ({"head": 1.0}, 1.0, 0.0),
+        ({"backbone": 0.1, "head": 0.0}, 0.0, 0.1),
+        ({"classifier": 1.0}, 1.0, 0.0),  # the head, called by its module
+        ({"backbone": 0.1, "classifier": 1.0}, 1.0, 0.1),
+        ({"blocks": 0.1}, 0.0, 0.1),
+    ],
+)
+def test_a_part_that_is_not_named_is_frozen(rates: dict[str, float], head: float, backbone: float) -> None:
+    trained = stepper((Phase(epochs=None, rates=rates),))
+    before = tensors(trained.model)
+    trained.enter_phase(0)
+    trained.run(0, 0.1, 8, shard_batch)
+    learnt = {name.partition(".")[0] for name in changed(before, tensors(trained.model))}
+    assert learnt == {name for name, factor in (("classifier", head), ("blocks", backbone)) if factor}
+    model = Regression().build_model()
+    (found,) = rates_of([Phase(epochs=None, rates=rates)], model, Regression().parts(model))
+    assert {found.factors["classifier.weight"], found.factors["classifier.bias"]} == {head}
+    assert found.factors["blocks.0.0.weight"] == backbone
+
+
+def test_parts_within_parts_are_named_one_by_one_and_a_module_with_all_that_is_in_it() -> None:
+    model = nn.ModuleDict({"body": nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)), "top": nn.Linear(1, 1)})
+    parts = {"all": [""], "inner": ["body"], "norm": ["body.1"]}
+
+    def factors(**rates: float) -> tuple[float, ...]:
+        (found,) = rates_of([Phase(epochs=None, rates=rates)], model, parts)
+        assert found.still == (set() if found.factors["body.1.weight"] else {"body.1"})
+        return tuple(found.factors[f"{name}.weight"] for name in ("top", "body.0", "body.1"))
+
+    assert factors(all=1.0) == (1.0, 0.0, 0.0)
+    assert factors(inner=0.5) == (0.0, 0.5, 0.0)
+    assert factors(all=1.0, norm=0.1) == (1.0, 0.0, 0.1)
+    assert factors(body=0.5) == (0.0, 0.5, 0.5)
+    assert factors(all=1.0, body=0.5, norm=0.1) == (1.0, 0.5, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ drops the lock with its holder, so a killed download blocks nobody, and the next
 synced to the disk: after a power cut a chunk may hold rubbish, which readers find by the checksum of every sample.
 
 A file is never changed once it has its final name, and eviction removes names only: who has a chunk mapped goes on
-reading it.
+reading it, and its room is free only then. An eighth of the cache is kept for that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from starling.trainer.data.usage import Usage
 
 log = logging.getLogger(__name__)
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk says on which nothing can be kept."""
+FOR_EVICTED = 8
+"""One part of the limit in so many is not for files, but for what is mapped though it is evicted."""
 
 Stream = Callable[[Take], None]
 """Hands a chunk's bytes to a function, from the first to the last. Raises the store's errors."""
@@ -45,13 +48,26 @@ class Held:
 
 
 class ChunkCache:
-    """`limit` bounds the bytes of all chunks, whole or under way; None: half of what the disk could give them."""
+    """`limit` bounds the bytes on the disk of all chunks, whole or under way, also of evicted ones as long as processes
+    keep no more than `mapped_limit` mapped; None: half of what the disk could give them.
+
+    If nothing can be written there, the limit is 0, which is logged. Raises OSError for another trouble with the disk.
+    """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         self._usage = Usage(folder)
-        self.limit = (shutil.disk_usage(folder).free + self._usage.count()) // 2 if limit is None else limit
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            there = self._usage.count()
+            self.limit = (shutil.disk_usage(folder).free + there) // 2 if limit is None else limit
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            log.warning("there can be no cache in %s (%s): data is read without it", folder, error.strerror)
+            self.limit = 0
+        self.mapped_limit = self.limit // FOR_EVICTED
+        """Bytes that all processes of the node together may keep mapped."""
 
     def find(self, chunk: Chunk) -> Held | None:
         """The chunk if it is here. A copy of another size is none."""
@@ -75,6 +91,9 @@ class ChunkCache:
         One process of the node downloads it while the others wait. If the disk is full, or the bound too narrow, it is
         read into memory and not kept. Raises the store's errors, and OSError for another trouble with the disk.
         """
+        if self.limit == 0:
+            held = self.find(chunk)
+            return held if held and not _same(held, instead_of) else _in_memory(stream)
         try:
             if held := self._fetched(chunk, stream, instead_of):
                 return held
@@ -113,7 +132,7 @@ class ChunkCache:
         for _ in range(2):
             if os.fstat(part.fileno()).st_size:  # else ext4 would write it to the disk when it is closed
                 part.truncate(0)
-            if not self._usage.allot(part, chunk.size, self.limit):
+            if not self._usage.allot(part, chunk.size, self.limit - self.mapped_limit):
                 return False
             part.seek(0)
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -16,6 +16,7 @@ from starling.infra.store.streaming import stream_range
 from starling.trainer.data.cache import ChunkCache, Held
 from starling.trainer.data.chunks import Chunk
 from starling.trainer.data.index import DatasetPlace
+from starling.trainer.data.open_chunks import OpenChunks
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,7 @@ IN_FLIGHT = 12
 """Downloads at once: as many ranges of 8 MiB as keep a fast network busy over a latency of 30 ms."""
 AHEAD_BYTES = 256 << 20
 """Chunks fetched, or on their way, before their first sample is wanted; a quarter of this rank's share of the cache if
-that is less: what all ranks fetch ahead must not drive each other out."""
-OPEN_BYTES = 8 << 30
-"""Chunks that stay mapped; half of this rank's share of the cache if that is less, as what is mapped takes room though
-it is evicted."""
-OPEN_CHUNKS = 256
-"""And so many at most: each mapping holds a descriptor, of which processes often have no more than 1024."""
-MEMORY_BYTES = 512 << 20
-"""Chunks that are kept in memory because the disk has no room."""
+that is less: what all ranks fetch ahead must not drive each other out. Without a cache they are in memory."""
 
 IDLE = 10.0
 """Seconds after which a thread that has nothing to do ends."""
@@ -43,9 +37,9 @@ class Downloads:
         self._place = place
         self._chunks = chunks
         self._cache = cache
-        share = cache.limit // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self._ahead_bytes = min(AHEAD_BYTES, share // 4)
-        self._open_bytes = min(OPEN_BYTES, share // 2)
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._ahead_bytes = min(AHEAD_BYTES, cache.limit // ranks // 4) if cache.limit else AHEAD_BYTES
+        self._open = OpenChunks(cache.mapped_limit // ranks)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
@@ -57,7 +51,6 @@ class Downloads:
         self._early_bytes = 0
         self._position = 0
         self._flying: dict[int, Future[Held]] = {}
-        self._open: OrderedDict[int, Held] = OrderedDict()
 
     def expect(self, chunks: Iterable[tuple[int, int]]) -> None:
         """These will be needed: (position of the first sample in it, chunk), in that order."""
@@ -92,8 +85,7 @@ class Downloads:
     def mend(self, chunk: int, damaged: Held) -> Held:
         """Another copy of a chunk, which was found damaged. Raises the store's errors."""
         held = self._cache.fetch(self._chunks[chunk], self._stream(chunk), instead_of=damaged)
-        with self._changed:
-            self._keep(chunk, held)
+        self._open.keep(chunk, held)
         return held
 
     def soon(self, work: Callable[[], bytearray]) -> Future[bytearray]:
@@ -110,17 +102,16 @@ class Downloads:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._open.close()
 
     def _wanted(self, chunk: int) -> Held | Future[Held]:
         with self._changed:
-            if held := self._open.get(chunk):
-                self._open.move_to_end(chunk)
+            if held := self._open.use(chunk):
                 return held
             if future := self._flying.get(chunk):
                 return future
         if held := self._cache.find(self._chunks[chunk]):  # no thread has to be woken for a file that is there
-            with self._changed:
-                self._keep(chunk, held)
+            self._open.keep(chunk, held)
             return held
         with self._changed:
             if chunk not in self._flying:  # another thread may have been quicker
@@ -146,17 +137,20 @@ class Downloads:
 
     def _work(self) -> None:
         while job := self._next():
-            chunk, future, work = job
-            try:
-                result = work()
-            except BaseException as error:  # whoever waits for it gets it
-                self._ended(chunk, future, None)
-                future.set_exception(error)
-                if not isinstance(error, StarlingError | OSError):
-                    log.exception("a download failed")
-            else:
-                self._ended(chunk, future, result)
-                future.set_result(result)
+            self._do(*job)
+            del job  # it has the chunk, which would stay mapped for as long as this thread waits
+
+    def _do(self, chunk: int | None, future: Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            result = work()
+        except BaseException as error:  # whoever waits for it gets it
+            self._ended(chunk, future, None)
+            future.set_exception(error)
+            if not isinstance(error, StarlingError | OSError):
+                log.exception("a download failed")
+        else:
+            self._ended(chunk, future, result)
+            future.set_result(result)
 
     def _next(self) -> tuple[int | None, Future[Any], Callable[[], Any]] | None:
         """What to do next; waits until there is something. None if that takes long, and after `close`."""
@@ -200,17 +194,4 @@ class Downloads:
             if chunk is not None and self._flying.get(chunk) is future:
                 del self._flying[chunk]
                 if held is not None:
-                    self._keep(chunk, held)
-
-    def _keep(self, chunk: int, held: Held) -> None:
-        """Only under the lock. Let go of those that were not used for longest."""
-        self._open[chunk] = held
-        self._open.move_to_end(chunk)
-        while len(self._open) > 1 and self._is_crowded():
-            self._open.popitem(last=False)
-
-    def _is_crowded(self) -> bool:
-        """Only under the lock. Whether more is open than may be."""
-        in_memory = sum(len(held.data) for held in self._open.values() if held.inode is None)
-        mapped = sum(len(held.data) for held in self._open.values()) - in_memory
-        return len(self._open) > OPEN_CHUNKS or mapped > self._open_bytes or in_memory > MEMORY_BYTES
+                    self._open.keep(chunk, held)

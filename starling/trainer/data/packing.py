@@ -7,7 +7,6 @@ plan it reaches: a preparation that was killed goes on behind the last one.
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from starling.trainer.data.preparing_progress import Pace
 from starling.trainer.data.rendering import Outcome, Renderer
 from starling.trainer.data.rendition import Rendered
 from starling.trainer.data.shard import ShardWriter
+from starling.trainer.data.shard_folder import shard_folder
 from starling.trainer.data.sources.found import FoundImage
 
 UPLOADS_AT_ONCE = 2
@@ -72,9 +72,9 @@ class Packing:
         done = sum(parts[-1].stop for parts in self._parts.values() if parts)
         if done:
             self.pace.skip(done, f"goes on behind {self.resumed} shards ({done} images) that are finished already")
-        with tempfile.TemporaryDirectory(prefix="starling-prepare-") as folder:
+        with shard_folder() as folder:
             for name in self.plan.splits:
-                self._pack(name, Path(folder))
+                self._pack(name, folder)
         return {name: _split(parts) for name, parts in self._parts.items()}
 
     @property
@@ -99,7 +99,9 @@ class Packing:
                 part = Part.from_bytes(self.place.store.get(self._key(split, number)).data)
             except (ObjectNotFound, ObjectCorrupt):
                 return
-            if not self.place.holds(part.shard):
+            left_out = {entry.key for entry in part.left_out}
+            images = [image for image in self.plan.splits[split] if image.key in left_out] if left_out else []
+            if not self.place.holds(part.shard) or self.renderer.first_usable(images):
                 return
             yield part
 

@@ -34,23 +34,14 @@ class Plan:
 def make_plan(source: Source, rendition: Rendition, *, fraction: float | None, shard_bytes: int) -> Plan:
     """`fraction` of each class is to validate; None: a fifth, unless the source says what validates. UsageError if
     there are not two classes to learn, or if `fraction` contradicts the source."""
-    if fraction is not None and not 0 <= fraction < 1:
-        raise UsageError(f"--split {fraction:g}: give the part that validates, from 0 to below 1, like 0.2")
-    if fraction is not None and source.split_by != "hash":
-        how = "folders" if source.split_by == "folders" else "column of splits"
-        raise UsageError(f"--split {fraction:g}: the source already says what validates, by its {how}")
-    images = source.images
-    if source.split_by == "hash":
-        fraction = VALIDATION_PART if fraction is None else fraction
-        images, patient_wise = split_images(images, fraction)
-    else:
-        patient_wise = is_patient_wise(images)
+    images, patient_wise = split_source(source, fraction)
     splits: dict[str, list[FoundImage]] = defaultdict(list)
     for image in images:
         splits[image.split or "train"].append(image)
     classes = sorted_classes({image.class_name for image in images})
     _check(source, splits, classes)
-    prepared = _prepared_with(source, rendition, fraction, shard_bytes, patient_wise=patient_wise)
+    part = None if source.split_by != "hash" else VALIDATION_PART if fraction is None else fraction
+    prepared = _prepared_with(source, rendition, part, shard_bytes, patient_wise=patient_wise)
     ordered = {name: sorted(splits[name], key=_place) for name in sorted(splits)}
     patients = patient_numbers(images)
     return Plan(
@@ -61,6 +52,19 @@ def make_plan(source: Source, rendition: Rendition, *, fraction: float | None, s
         prepared=prepared,
         inputs_sha256=_inputs_hash(ordered, patients, classes, prepared),
     )
+
+
+def split_source(source: Source, fraction: float | None) -> tuple[list[FoundImage], bool]:
+    """Every image with its split, and whether all of a patient's are in one. `fraction`: as for `make_plan`. UsageError
+    if it cannot be, or contradicts the source."""
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UsageError(f"--split {fraction:g}: give the part that validates, from 0 to below 1, like 0.2")
+    if source.split_by == "hash":
+        return split_images(source.images, VALIDATION_PART if fraction is None else fraction)
+    if fraction is not None:
+        how = "folders" if source.split_by == "folders" else "column of splits"
+        raise UsageError(f"--split {fraction:g}: the source already says what validates, by its {how}")
+    return source.images, is_patient_wise(source.images)
 
 
 def sorted_classes(names: set[str]) -> list[str]:

@@ -61,7 +61,7 @@ def prepare(
     place, name = locate(store, dest), name_of(dest)
     rendition = rendition or Rendition()
     plan = make_plan(find_images(source, labels), rendition, fraction=fraction, shard_bytes=shard_bytes)
-    if not again and (there := _already(place, plan)) is not None:
+    if not again and (there := _already(place, plan)) is not None and not _is_mended(there, plan, rendition, tell):
         tell(f"dataset {name} was already prepared from just these files; nothing changed")
         return _summary(place, there, uploaded=0, replaced=None)
     images = [image for split in plan.splits.values() for image in split]
@@ -95,6 +95,20 @@ def _already(place: DatasetPlace, plan: Plan) -> DatasetIndex | None:
     same = index.inputs_sha256 == plan.inputs_sha256
     shards = [shard for split in index.splits.values() for shard in split.shards]
     return index if same and all(map(place.holds, shards)) else None
+
+
+def _is_mended(index: DatasetIndex, plan: Plan, rendition: Rendition, tell: Progress) -> bool:
+    """Whether an image that was left out can be used now. The listing does not tell: permissions, say, change neither
+    size nor time."""
+    left_out = {entry.key for entry in index.left_out if entry.why == Why.UNREADABLE}
+    images = [image for split in plan.splits.values() for image in split if image.key in left_out]
+    if not images:
+        return False
+    with Renderer(rendition, useful_workers(images)) as renderer:
+        image = renderer.first_usable(images)
+    if image is not None:
+        tell(f"{image.key} was left out, and can be used now")
+    return image is not None
 
 
 def _index(name: str, plan: Plan, splits: dict[str, Split], packing: Packing) -> DatasetIndex:

@@ -79,6 +79,10 @@ class Renderer:
             chunk, future = waiting.popleft()
             yield from zip(chunk, future.result(), strict=True)
 
+    def first_usable(self, images: Iterable[FoundImage]) -> FoundImage | None:
+        """The first of them that can be used, if any. Raises the store's errors."""
+        return next((image for image, outcome in self.outcomes(images) if isinstance(outcome, Rendered)), None)
+
     def _submit(self, chunk: list[FoundImage]) -> Future[list[Outcome]]:
         if self._processes is not None:
             return self._processes.submit(_render_chunk, chunk, self.rendition)

@@ -1,8 +1,8 @@
 """Cuts images into small ones that do or do not show a lesion: what a lesion detector is trained on.
 
 What is written is a source for `starling data prepare`: DIR/<split>/<lesion|none>/<image>-<number>.png. The splits are
-those that `prepare` gives the whole images (never one eye of a patient here and the other there), so a network that is
-judged on the images has not seen pieces of them through its detector.
+those that `prepare` gives the whole images, if it is told the same of them (never one eye of a patient here and the
+other there), so a network that is judged on the images has not seen pieces of them through its detector.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,7 +27,7 @@ from PIL import Image, ImageOps
 from starling.infra.errors import StarlingError, UsageError
 from starling.infra.store.oserrors import os_errors_named
 from starling.trainer.data.decode import FORMATS
-from starling.trainer.data.patient_split import split_images
+from starling.trainer.data.plan import split_source
 from starling.trainer.data.rendition import why_unusable
 from starling.trainer.data.retina_crop import retina_box
 from starling.trainer.data.sources.found import FoundImage, LabelTable
@@ -53,6 +54,16 @@ class Spot:
     x: float
     y: float
     radius: float
+    where: str = field(default="", compare=False)
+    """File and line that it is from."""
+
+    def is_within(self, picture: Image.Image) -> bool:
+        """Whether its middle is."""
+        return 0 <= self.x <= picture.width and 0 <= self.y <= picture.height
+
+    def moved(self, dx: float, dy: float, scale: float = 1.0) -> Spot:
+        """Scaled, then moved."""
+        return replace(self, x=self.x * scale + dx, y=self.y * scale + dy, radius=self.radius * scale)
 
     def touches(self, box: Box, tile: int) -> bool:
         """Whether any of it is in the tile."""
@@ -73,12 +84,38 @@ class Cut:
     per_lesion: int = 2
     """Tiles around each lesion, each moved at random."""
     seed: int = 0
+    split: float | None = None
+    """Part of each class of whole images that validates, as for `prepare`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tiles:
+    """What was cut."""
+
+    splits: dict[str, dict[str, int]]
+    """Split -> class -> how many."""
+    cut_off: int
+    """Lesions around which no tile was cut, as their middle lies outside of the disc that the image was cut to."""
+
+
+class _OfImage(NamedTuple):
+    """What was cut out of one image."""
+
+    split: str
+    classes: dict[str, int]
+    cut_off: int
 
 
 def cut_tiles(
-    images: str, folder: Path, lesions: Path, cut: Cut, *, labels: str | None = None, progress: Progress | None = None
-) -> dict[str, dict[str, int]]:
-    """Write the tiles; returns split -> class -> how many.
+    images: str,
+    folder: Path,
+    lesions: Path,
+    cut: Cut,
+    *,
+    labels: LabelTable | None = None,
+    progress: Progress | None = None,
+) -> Tiles:
+    """Write the tiles.
 
     `images` and `labels`: as for `prepare`. The same input gives the same tiles. UsageError if `folder` is there
     already, or the table of lesions is not what it should be; then nothing is left behind.
@@ -86,23 +123,22 @@ def cut_tiles(
     if folder.exists():
         raise UsageError(f"{folder} is there already; remove it, or name another folder for the tiles")
     spots = read_spots(lesions)
-    source = find_images(images, LabelTable(path=labels))
-    found = split_images(source.images)[0] if source.split_by == "hash" else source.images
+    found, _ = split_source(find_images(images, labels), cut.split)
     _check_names(spots, found, lesions)
     half = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(half, ignore_errors=True)
     try:
         with os_errors_named("write", folder), ThreadPoolExecutor() as pool:
             written = list(pool.map(lambda image: _cut_one(image, spots.get(_stem(image.key), []), cut, half), found))
-        counts = _counted(written)
+        tiles = _counted(written)
         with os_errors_named("write", folder):
             os.replace(half, folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
     if progress is not None:
-        for split, classes in counts.items():
+        for split, classes in tiles.splits.items():
             progress(f"{split}: " + ", ".join(f"{count} {name}" for name, count in sorted(classes.items())))
-    return counts
+    return tiles
 
 
 def read_spots(path: Path) -> dict[str, list[Spot]]:
@@ -117,11 +153,12 @@ def read_spots(path: Path) -> dict[str, list[Spot]]:
     found: dict[str, list[Spot]] = {}
     for row in rows:
         try:
-            spot = Spot(x=float(row["x"]), y=float(row["y"]), radius=float(row["radius"]))
+            where = f"{path}:{rows.line_num}"
+            spot = Spot(x=float(row["x"]), y=float(row["y"]), radius=float(row["radius"]), where=where)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"--lesions {path}:{rows.line_num}: x, y and radius must be numbers: {error}") from error
+            raise UsageError(f"--lesions {where}: x, y and radius must be numbers: {error}") from error
         if not (row["image"] and isfinite(spot.x) and isfinite(spot.y) and isfinite(spot.radius) and spot.radius > 0):
-            raise UsageError(f"--lesions {path}:{rows.line_num}: give a name, a finite x and y, and a radius above 0")
+            raise UsageError(f"--lesions {where}: give a name, a finite x and y, and a radius above 0")
         found.setdefault(_stem(row["image"]), []).append(spot)
     return found
 
@@ -134,20 +171,15 @@ def _check_names(spots: dict[str, list[Spot]], images: list[FoundImage], path: P
         raise UsageError(f"two images are called {twice[0]}: tiles and lesions need names that tell images apart")
 
 
-def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> tuple[str, dict[str, int]]:
-    """Write one image's tiles; returns its split, and how many of each class."""
-    try:
-        with Image.open(io.BytesIO(image.read()), formats=FORMATS) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except StarlingError:
-        raise  # the place fails, not the image
-    except Exception as error:  # Pillow raises almost anything on damaged input
-        raise UsageError(f"{image.key}: cannot be decoded: {why_unusable(error)}") from error
-    picture, spots = _as_prepared(picture, spots, cut)
+def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> _OfImage:
+    """Write one image's tiles."""
+    picture = _decoded(image)
+    _check_places(spots, image, picture)
+    picture, spots, middles = _as_prepared(picture, spots, cut)
     if min(picture.size) < cut.tile:
         raise UsageError(f"{image.key}: {picture.width} x {picture.height} pixels are less than a tile of {cut.tile}")
     rng = random.Random(f"tiles {cut.seed} {image.key}")
-    with_lesion = _around(spots, picture, cut, rng)
+    with_lesion = _around(middles, picture, cut, rng)
     without = _elsewhere(spots, picture, cut, rng, max(4, len(with_lesion)))
     split = image.split or "train"
     for name, boxes in ((LESION, with_lesion), (NONE, without)):
@@ -156,18 +188,40 @@ def _cut_one(image: FoundImage, spots: list[Spot], cut: Cut, folder: Path) -> tu
         for number, (left, top) in enumerate(boxes):
             tile = picture.crop((left, top, left + cut.tile, top + cut.tile))
             tile.save(place / f"{_stem(image.key)}-{number:03}.png")
-    return split, {LESION: len(with_lesion), NONE: len(without)}
+    counts = {LESION: len(with_lesion), NONE: len(without)}
+    return _OfImage(split, counts, len(spots) - len(middles))
 
 
-def _as_prepared(picture: Image.Image, spots: list[Spot], cut: Cut) -> tuple[Image.Image, list[Spot]]:
-    """The picture as it is in a dataset prepared with the same size and crop, and its lesions there: the detector is to
-    see lesions as large in tiles as in whole images."""
+def _decoded(image: FoundImage) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(image.read()), formats=FORMATS) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except StarlingError:
+        raise  # the place fails, not the image
+    except Exception as error:  # Pillow raises almost anything on damaged input
+        raise UsageError(f"{image.key}: cannot be decoded: {why_unusable(error)}") from error
+
+
+def _check_places(spots: list[Spot], image: FoundImage, picture: Image.Image) -> None:
+    """A tile at the nearest edge would be called a lesion, and show none."""
+    for spot in spots:
+        if not spot.is_within(picture):
+            raise UsageError(
+                f"--lesions {spot.where}: a lesion at x {spot.x:g}, y {spot.y:g} is outside of {image.key}, which has "
+                f"{picture.width} x {picture.height} pixels; give places in pixels of these very images"
+            )
+
+
+def _as_prepared(picture: Image.Image, spots: list[Spot], cut: Cut) -> tuple[Image.Image, list[Spot], list[Spot]]:
+    """The picture as it is in a dataset prepared with the same size and crop, its lesions there, and those of them
+    whose middle it shows: the detector is to see lesions as large in tiles as in whole images."""
     box = retina_box(picture) if cut.crop_retina else None
     if box is not None:
         picture = picture.crop(box)
-        spots = [Spot(x=s.x - box[0], y=s.y - box[1], radius=s.radius) for s in spots]
+        spots = [spot.moved(-box[0], -box[1]) for spot in spots]
+    middles = [spot for spot in spots if spot.is_within(picture)]
     if cut.size is None:
-        return picture, spots
+        return picture, spots, middles
     scale = cut.size / max(picture.size)
     small = picture.resize(
         (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)), Image.Resampling.LANCZOS
@@ -175,7 +229,8 @@ def _as_prepared(picture: Image.Image, spots: list[Spot], cut: Cut) -> tuple[Ima
     left, top = (cut.size - small.width) // 2, (cut.size - small.height) // 2
     padded = Image.new("RGB", (cut.size, cut.size))
     padded.paste(small, (left, top))
-    return padded, [Spot(x=s.x * scale + left, y=s.y * scale + top, radius=s.radius * scale) for s in spots]
+    spots, middles = ([spot.moved(left, top, scale) for spot in each] for each in (spots, middles))
+    return padded, spots, middles
 
 
 def _around(spots: list[Spot], picture: Image.Image, cut: Cut, rng: random.Random) -> list[Box]:
@@ -203,15 +258,15 @@ def _elsewhere(spots: list[Spot], picture: Image.Image, cut: Cut, rng: random.Ra
     return boxes
 
 
-def _counted(written: list[tuple[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+def _counted(written: list[_OfImage]) -> Tiles:
     counts: dict[str, dict[str, int]] = {}
-    for split, classes in written:
+    for split, classes, _ in written:
         into = counts.setdefault(split, dict.fromkeys((LESION, NONE), 0))
         for name, count in classes.items():
             into[name] += count
     if not counts.get("train", {}).get(LESION):
         raise UsageError("no image to train on shows a lesion, so there is nothing to cut around")
-    return dict(sorted(counts.items()))
+    return Tiles(splits=dict(sorted(counts.items())), cut_off=sum(image.cut_off for image in written))
 
 
 def _within(value: int, most: int) -> int:

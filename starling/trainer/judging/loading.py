@@ -28,6 +28,7 @@ from starling.trainer.seeding import seed_torch
 from starling.trainer.state import WEIGHTS
 from starling.trainer.step import Stepper
 from starling.trainer.task import Task
+from starling.trainer.tasks.classification import ClassificationTask
 from starling.trainer.tasks.context import task_context
 from starling.trainer.tasks.loading import load_task
 
@@ -82,14 +83,16 @@ def open_model(
         StoreError: as they say.
     """
     record = RunRecord.from_bytes(store.get(layout.run_record(run)).data)
-    job = _job(store, record)
+    own = job = _job(store, record)
     if dataset is not None:
         check_dataset(store, job.dataset, dataset, note)
         job = replace(job, dataset=dataset)
     steps = choose_steps(store, run, choice)
     place = _device(device, job.training, note)
     with code_on_path(store, record.code_sha256):
-        task = load_task(job.task, task_context(job, store, starling_home() / "cache"))
+        task = _task(job, store)
+        if dataset is not None and isinstance(task, ClassificationTask):
+            _weigh_as_trained(task, own, store, note)
         seed_torch(job.training.seed, "init")
         model = task.build_model()
         manifest = _fill(model, store, run, steps, note)
@@ -152,6 +155,18 @@ def _job(store: Store, record: RunRecord) -> Job:
             "work_dir": str(Path()),
         }
     )
+
+
+def _task(job: Job, store: Store) -> Task:
+    return load_task(job.task, task_context(job, store, starling_home() / "cache"))
+
+
+def _weigh_as_trained(task: ClassificationTask, own: Job, store: Store, note: Note) -> None:
+    """On another dataset the loss is still the one that the run minimised."""
+    trained = _task(own, store)
+    assert isinstance(trained, ClassificationTask)
+    _is_unchanged(store, own.run, trained, note)
+    task.weigh_as(trained)
 
 
 def _device(choice: str, training: Training, note: Note) -> torch.device:

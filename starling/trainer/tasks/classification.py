@@ -122,6 +122,11 @@ class ClassificationTask(Task):
             labels_of=self._class_of(),
         )
 
+    def weigh_as(self, trained: ClassificationTask) -> None:
+        """Weigh classes in the loss as a task of the same classes does, whatever data this one reads: `balanced`
+        weights are then of what the other trains on."""
+        self._loss = trained._loss
+
     def image_batch(self, images: list[bytes]) -> Batch:
         """PNG or JPEG files, prepared as the dataset was, as a batch without labels. Raises OSError, SyntaxError or
         ValueError for what cannot be decoded; UsageError if images differ in size and `image_size` is not given."""

@@ -81,19 +81,19 @@ def test_a_damaged_copy_is_replaced_once_and_then_the_mended_one_is_taken(tmp_pa
 
 
 def test_the_bound_holds_and_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
-    cache, sources = ChunkCache(tmp_path, 10 * SIZE), [Source(number) for number in range(40)]
+    cache, sources = ChunkCache(tmp_path, 12 * SIZE), [Source(number) for number in range(40)]
     for number, source in enumerate(sources[:10]):
         cache.fetch(source.chunk, source)
         os.utime(path_of(tmp_path, source), (number, number))
     assert cache.find(sources[0].chunk)
     for source in sources[10:14]:
         cache.fetch(source.chunk, source)
-        assert on_disk(tmp_path) <= 10 * SIZE
+        assert on_disk(tmp_path) <= 12 * SIZE - cache.mapped_limit
     assert path_of(tmp_path, sources[0]).exists()
     assert not path_of(tmp_path, sources[1]).exists()
     for source in sources[14:]:
         cache.fetch(source.chunk, source)
-        assert on_disk(tmp_path) <= 10 * SIZE
+        assert on_disk(tmp_path) <= 12 * SIZE - cache.mapped_limit
 
 
 def test_an_evicted_chunk_can_be_read_to_its_end(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_evicted_chunk_can_be_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_download_under_way_is_not_evicted(tmp_path: Path) -> None:
-    cache, slow, other = ChunkCache(tmp_path, 2 * SIZE), Source(), Source(1)
+    cache, slow, other = ChunkCache(tmp_path, 3 * SIZE), Source(), Source(1)
 
     def meanwhile(take: Take) -> None:
         for number in range(2, 6):
@@ -118,6 +118,7 @@ def test_a_download_under_way_is_not_evicted(tmp_path: Path) -> None:
     cache.fetch(other.chunk, other)
     assert bytes(cache.fetch(slow.chunk, meanwhile).data) == slow.content
     assert on_disk(tmp_path) <= 2 * SIZE
+    assert cache.find(slow.chunk)
 
 
 def test_the_bound_is_the_node_s_and_a_restart_counts_what_is_there(tmp_path: Path) -> None:
@@ -175,6 +176,33 @@ def test_a_full_disk_makes_room_and_then_does_without(
     assert bytes(cache.fetch(fresh.chunk, fresh).data) == fresh.content
     assert cache.find(old.chunk) is None
     assert len(list(tmp_path.glob("*/*"))) == kept
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("limit", [None, 10 * SIZE])
+def test_where_nothing_can_be_written_there_is_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int, limit: int | None
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(error, os.strerror(error), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    cache, source = ChunkCache(tmp_path / "shards", limit), Source()
+    assert cache.limit == 0
+    assert f"there can be no cache in {tmp_path / 'shards'} ({os.strerror(error)})" in caplog.text
+    for _ in range(2):
+        held = cache.fetch(source.chunk, source)
+        assert (bytes(held.data), held.inode) == (source.content, None)
+    assert len(caplog.records) == 1, "it is said once, not of every chunk"
+
+
+def test_a_folder_that_may_not_be_written_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(PermissionError):
+        ChunkCache(tmp_path / "shards")
 
 
 def test_a_broken_disk_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,31 @@ def test_layouts_are_told_from_the_columns(table: Write, text: str, layout: str,
         assert list(classes(source).values()) == ["MEL", "NV", "BKL", "NV"]
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("patient_id", {}),
+        ("Subject", {}),
+        ("patient_id", {"patient_column": "patient_id"}),
+        ("person", {"patient_column": "person"}),
+        ("split", {}),
+        ("fold", {"split_column": "fold"}),
+        ("fold", {"split_column": "fold", "image_column": "image"}),
+    ],
+)
+def test_patients_and_splits_beside_a_column_for_each_class_are_no_classes(
+    table: Write, more: str, told: dict[str, str]
+) -> None:
+    values = ["train", "train", "val", "val"] if more in ("split", "fold") else ["0", "0", "1", "1"]
+    names = ("1_left,1,0", "1_right,0,1", "2_left,1,0", "2_right,0,1")
+    rows = [f"{row},{value}" for row, value in zip(names, values, strict=True)]
+    source = find_images(str(table("\n".join([f"image,cat,dog,{more}", *rows]))), LabelTable(**told))
+    assert list(classes(source).values()) == ["cat", "dog", "cat", "dog"]
+    is_split = more in ("split", "fold")
+    assert [image.split for image in source.images] == (values if is_split else [None] * 4)
+    assert [image.patient for image in source.images] == ([None] * 4 if is_split else values)
+
+
 def test_columns_can_be_named(table: Write) -> None:
     root = table("which,truth,level\n1_left,x,0\n1_right,y,1\n2_left,x,2\n2_right,y,3\n")
     with pytest.raises(UsageError, match=r"no column is clearly the one of the images \(there are which, truth, level"):

@@ -13,10 +13,12 @@ from starling.infra.store.anywhere import FsspecStorage
 from starling.trainer.data import downloads as downloads_module
 from starling.trainer.data.cache import ChunkCache
 from starling.trainer.data.chunks import Chunk
-from starling.trainer.data.downloads import OPEN_CHUNKS, Downloads
+from starling.trainer.data.downloads import Downloads
 from starling.trainer.data.index import DatasetPlace
+from starling.trainer.data.open_chunks import OPEN_CHUNKS
 
-SIZE = 100
+SIZE = 4096
+"""A page: what is mapped can be counted."""
 
 
 class Counting(FsspecStorage):
@@ -34,13 +36,15 @@ Open = Callable[..., SimpleNamespace]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Open]:
-    """`opened(count, limit)` has .downloads of one shard in `count` chunks, and the .store they come from."""
+    """`opened(count, limit)` has .downloads of one shard in `count` chunks, and the .store they come from. Each opens
+    another shard."""
     made: list[Downloads] = []
 
     def open_(count: int, limit: int) -> SimpleNamespace:
         (tmp_path / "shard").write_bytes(bytes(count * SIZE))
         store = Counting(f"local://{tmp_path}")
-        chunks = [Chunk("shard", "a" * 64, n * SIZE, (n + 1) * SIZE) for n in range(count)]
+        sha256 = f"{len(made):064}"
+        chunks = [Chunk("shard", sha256, n * SIZE, (n + 1) * SIZE) for n in range(count)]
         made.append(Downloads(DatasetPlace(store=store, prefix=""), chunks, ChunkCache(tmp_path / "cache", limit)))
         return SimpleNamespace(downloads=made[-1], store=store)
 
@@ -58,6 +62,50 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def downloading() -> int:
     return sum(thread.name == "download" for thread in threading.enumerate())
+
+
+def taken(cache: Path) -> int:
+    """Bytes that a cache takes of the disk, with files that are mapped and have no name any more."""
+    there = sum(path.stat().st_size for path in cache.glob("*/*-*"))
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line]
+    inodes = {inode for _, _, _, _, inode, name in lines if name.endswith("(deleted)")}
+    return there + SIZE * len(inodes)
+
+
+def test_the_bound_holds_for_what_all_readers_keep_open_and_for_idle_threads(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads_module, "IDLE", 600)
+    limit = 32 * SIZE
+    readers = [opened(60, limit).downloads for _ in range(3)]
+    for reader in [*readers, *readers]:
+        for chunk in range(60):
+            reader.need([chunk])
+            readers[0].need([0, 1])  # are used all the time, but found in the cache only once: so they are evicted
+            wait_until(lambda: taken(tmp_path / "cache") <= limit)
+    assert downloading() > 0
+    assert taken(tmp_path / "cache") > limit / 2
+
+
+def test_readers_share_the_descriptors_and_give_them_back(opened: Open) -> None:
+    count = OPEN_CHUNKS // 2 + 60
+    before = len(os.listdir("/proc/self/fd"))
+    readers = [opened(count, 10**9).downloads for _ in range(2)]
+    for reader in readers:
+        for chunk in range(count):
+            reader.need([chunk])
+    assert OPEN_CHUNKS - 30 < len(os.listdir("/proc/self/fd")) - before < OPEN_CHUNKS + 30
+    assert readers[1].need([count - 1])
+    readers[1].close()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) - before < OPEN_CHUNKS - count + 30)
+
+
+def test_without_a_cache_chunks_are_fetched_ahead_into_memory(opened: Open) -> None:
+    node = opened(40, 0)
+    node.downloads.expect((chunk, chunk) for chunk in range(40))
+    wait_until(lambda: node.store.reads == 40)
+    assert len(node.downloads.need(range(40))) == 40
+    assert node.store.reads == 40
 
 
 def test_a_long_run_does_not_use_up_the_descriptors_of_its_process(opened: Open) -> None:

@@ -116,6 +116,50 @@ def test_finished_shards_are_not_made_again(store: Store, images: Path, monkeypa
     assert not list(store.list("data/pets/parts/"))
 
 
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`lock(name)`: files of that name cannot be read; "": all can again. Permissions would not stop root."""
+    read, locked = Path.read_bytes, [""]
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == locked[0]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return lambda name: locked.__setitem__(0, name)
+
+
+def test_an_image_that_can_be_read_again_is_taken_up(store: Store, images: Path, lock: Callable[[str], None]) -> None:
+    (images / "cat" / "broken.png").write_bytes(b"no image")
+    whole = prepare(str(images), store, "whole")
+    lock("03.png")
+    left = [entry["key"] for entry in prepare(str(images), store, "pets")["left_out"]]
+    assert sorted(left) == ["cat/03.png", "cat/broken.png", "dog/03.png"]
+    assert prepare(str(images), store, "pets")["already_prepared"] is True
+    lock("")
+    lines: list[str] = []
+    mended = prepare(str(images), store, "pets", progress=lines.append)
+    assert mended["content_sha256"] == whole["content_sha256"]
+    assert [entry["key"] for entry in mended["left_out"]] == ["cat/broken.png"]
+    assert any("03.png was left out, and can be used now" in line for line in lines)
+    assert prepare(str(images), store, "pets")["already_prepared"] is True
+
+
+def test_a_finished_shard_is_made_again_if_an_image_it_lacks_can_be_read(
+    store: Store, images: Path, lock: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = prepare(str(images), store, "whole", shard_bytes=4096)
+    lock("03.png")
+    with monkeypatch.context() as patched:
+        patched.setattr("starling.trainer.data.prepare._commit", lambda place, index: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            prepare(str(images), store, "pets", shard_bytes=4096)
+    assert list(store.list("data/pets/parts/"))
+    lock("")
+    assert prepare(str(images), store, "pets", shard_bytes=4096)["content_sha256"] == wanted["content_sha256"]
+
+
 def test_shards_of_another_wish_are_not_taken_for_finished(
     store: Store, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

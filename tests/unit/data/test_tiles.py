@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from starling.cli.data_app import data_app
 from starling.infra.errors import UsageError
 from starling.infra.store import open_store
 from starling.trainer.data.index import load_index
@@ -86,6 +88,40 @@ def test_the_same_input_gives_the_same_tiles_and_another_seed_others(eyes: Path)
     assert content[0] != content[2]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--split", "0.5"],
+        ["--labels", "../people.csv", "--image-column", "photo", "--label-column", "level", "--patient-column", "who"],
+        ["--labels", "../people.csv", "--image-column", "photo", "--label-column", "level", "--split-column", "fold"],
+    ],
+)
+def test_tiles_are_split_as_the_images_are(eyes: Path, tmp_path: Path, options: list[str]) -> None:
+    rows = [
+        f"{number}_{side},{2 * (side == 'left' and number % 2 == 0)},p{number // 4},{'train' if number % 3 else 'val'}"
+        for number in range(10)
+        for side in ("left", "right")
+    ]
+    (tmp_path / "people.csv").write_text("\n".join(["photo,level,who,fold", *rows]))
+    options = [str(tmp_path / "people.csv") if option == "../people.csv" else option for option in options]
+    folder, store = tmp_path / "tiles", str(tmp_path / "store")
+    for words in (
+        ["prepare", str(eyes), "eyes", "--store", store, *options],
+        ["tiles", str(eyes), str(folder), "--lesions", str(tmp_path / "lesions.csv"), "--tile", "16", *options],
+    ):
+        ran = CliRunner().invoke(data_app, words, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+    whole = load_index(open_store(store), "eyes")
+    for split, samples in whole.splits.items():
+        seen = {path.name.rpartition("-")[0] for path in folder.glob(f"{split}/*/*.png")}
+        assert seen == {sample.key.removesuffix(".png") for sample in samples.samples}
+
+
+def test_a_part_that_cannot_validate_is_refused(eyes: Path) -> None:
+    with pytest.raises(UsageError, match="--split 1: give the part that validates"):
+        cut(eyes, how=Cut(tile=16, split=1.0))
+
+
 @pytest.mark.parametrize("how", [Cut(tile=16, size=160), Cut(tile=16, size=60), Cut(tile=16, crop_retina=True)])
 def test_places_go_with_their_image(eyes: Path, how: Cut) -> None:
     folder = cut(eyes, how=how)
@@ -93,6 +129,37 @@ def test_places_go_with_their_image(eyes: Path, how: Cut) -> None:
     assert len(shown) == 5 * how.per_lesion
     assert min(shown) > 200
     assert max(brightest(path) for path in folder.glob("*/none/*.png")) < 140
+
+
+@pytest.mark.parametrize("place", ["4000,30", "20,64.5", "-1,30"])
+def test_a_lesion_outside_of_its_image_is_refused(eyes: Path, place: str) -> None:
+    with (eyes.parent / "lesions.csv").open("a") as table:
+        table.write(f"\n4_left,exudate,{place},3\n")
+    x, y = place.split(",")
+    said = rf"lesions\.csv:7: a lesion at x {x}, y {y} is outside of 4_left\.png, which has 80 x 64 pixels"
+    with pytest.raises(UsageError, match=said):
+        cut(eyes)
+    assert not (eyes.parent / "tiles").exists()
+
+
+@pytest.mark.parametrize("size", [None, 40])
+def test_what_the_crop_cuts_off_is_left_out_and_counted(tmp_path: Path, size: int | None) -> None:
+    """A disc of 80 pixels in a picture of 120 x 100."""
+    eyes = tmp_path / "eyes"
+    rows, columns = np.mgrid[:100, :120]
+    for number, grade in enumerate("0011"):
+        pixels = np.zeros((100, 120, 3), dtype=np.uint8)
+        pixels[(rows - 50) ** 2 + (columns - 50) ** 2 < 40**2] = 100
+        pixels[48:52, 48:52] = 255
+        (eyes / grade).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(eyes / grade / f"eye{number}.png")
+    rest = "".join(f"eye{number},dot,50,50,3\n" for number in range(4))
+    (tmp_path / "lesions.csv").write_text(f"image,kind,x,y,radius\neye0,dot,115,50,3\neye1,dot,50,95,8\n{rest}")
+    how = Cut(tile=8, crop_retina=True, size=size)
+    found = cut_tiles(str(eyes), tmp_path / "tiles", tmp_path / "lesions.csv", how)
+    assert found.cut_off == 2
+    assert sum(classes["lesion"] for classes in found.splits.values()) == 4 * how.per_lesion
+    assert min(brightest(path) for path in (tmp_path / "tiles").glob("*/lesion/*.png")) > 180
 
 
 def test_a_circle_touches_a_tile_or_it_does_not() -> None:

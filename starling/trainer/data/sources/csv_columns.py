@@ -59,7 +59,9 @@ def find_columns(table: Table, told: LabelTable) -> Columns:
     preferred = graded[0] if graded else (None, None)
     image = told.image_column or preferred[0] or _first(IMAGE_COLUMNS, table)
     label = told.label_column or (preferred[1] if image == preferred[0] else None)
-    classes = _one_hot(table, image) if label is None else []
+    patient = told.patient_column or _first(PATIENT_COLUMNS, table)
+    split = told.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in table.columns else None)
+    classes = _one_hot(table, image, {patient, split}) if label is None else []
     label = label or (None if classes else _first(LABEL_COLUMNS, table))
     if image is None or (label is None and not classes):
         missing = "images" if image is None else "labels"
@@ -75,8 +77,8 @@ def find_columns(table: Table, told: LabelTable) -> Columns:
         image=image,
         label=label or "/".join(classes),
         label_of=_hot(table, classes) if label is None else _plain(table, label, grades=(image, label) in GRADED),
-        patient=told.patient_column or _first(PATIENT_COLUMNS, table),
-        split=told.split_column or (SPLIT_COLUMN if SPLIT_COLUMN in table.columns else None),
+        patient=patient,
+        split=split,
     )
 
 
@@ -85,14 +87,15 @@ def _first(candidates: tuple[str, ...], table: Table) -> str | None:
     return next((by_small_letters[name] for name in candidates if name in by_small_letters), None)
 
 
-def _one_hot(table: Table, image: str | None) -> list[str]:
-    """Columns that are a class each: ISIC's names, or all others if they hold nothing but zeros and ones and none
-    is called like a label."""
+def _one_hot(table: Table, image: str | None, taken: set[str | None]) -> list[str]:
+    """Columns that are a class each: ISIC's names, or all others (but for what is `taken`, and for names of patients
+    and splits) if they hold nothing but zeros and ones and none is called like a label."""
     if known := [column for column in table.columns if column in ISIC]:
         return known if len(known) > 1 else []
     if _first(LABEL_COLUMNS, table) is not None:
         return []  # a label of zeros and ones beside other such columns
-    others = [column for column in table.columns if column not in (image, SPLIT_COLUMN)]
+    no_classes = {image, SPLIT_COLUMN, *taken}
+    others = [name for name in table.columns if name not in no_classes and name.lower() not in PATIENT_COLUMNS]
     binary = all(row.values[column] in ("0", "1", "0.0", "1.0") for column in others for row in table.rows)
     return others if len(others) > 1 and binary and image is not None else []
 
