@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -26,6 +27,10 @@ reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.red
 
 LISTENER_PATIENCE = 5.0
 """Seconds to ask closely for rank 0; after that torch's own client asks, at its pace."""
+
+
+FROM_A_COLLECTIVE = re.compile(r"\bgloo/|\bNCCL\b|^Operation timed out")
+"""What is in the text of the bare RuntimeErrors that collectives raise: gloo's name the line of its source."""
 
 
 class PeerLost(Exception):
@@ -196,7 +201,23 @@ def peer_errors() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise PeerLost(str(error).splitlines()[0]) from error
+        raise _peer_lost(error) from error
+
+
+@contextlib.contextmanager
+def peer_errors_among_others() -> Iterator[None]:
+    """As `peer_errors`, where collectives run in the midst of other code, such as a model's: what is not known to come
+    from a collective passes as it is. So the text must decide here."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not FROM_A_COLLECTIVE.search(str(error)):
+            raise
+        raise _peer_lost(error) from error
+
+
+def _peer_lost(error: RuntimeError) -> PeerLost:
+    return PeerLost(str(error).splitlines()[0])
 
 
 def _control_group() -> Any:

@@ -60,7 +60,6 @@ def evaluate(
                 continue
             width = padded(sums.numel(), comm.world_size)
             tree.add(torch.nn.functional.pad(sums, (0, width - sums.numel())).to(stepper.device), shard)
-    stepper.train_mode()
     count, loss, *scores = comm.reduce_tree(tree.blocks, training.virtual_shards, Scratch()).tolist()[: 2 + len(names)]
     means = {stepper.task.loss_name: loss / count} | {n: s / count for n, s in zip(names, scores, strict=True)}
     whole = outputs.gathered(comm, len(samples), virtual)

@@ -31,7 +31,7 @@ class ExactReduction:
         self._shards = shards
         self._tree = TreeSum()
         self._scratch = Scratch()
-        self._vector = ShardVector(model, comm.world_size)
+        self._vector = ShardVector(model, comm.world_size, shards)
         self._shard = -1
 
     def shards(self) -> Iterator[int]:
@@ -62,6 +62,5 @@ class ExactReduction:
 
     def finish(self) -> tuple[float, dict[str, float]]:
         """Give every rank's model the gradients of the whole batch and the mean of all shards' statistics; return the
-        sums of losses and scores. Raises PeerLost."""
-        root = self._comm.reduce_tree(self._tree.blocks, self._shards, self._scratch)
-        return self._vector.spread(root, self._shards)
+        sums of losses and scores. Raises PeerLost, and UsageError: the shards do not agree on an integer buffer."""
+        return self._vector.reduce(self._tree, self._comm, self._scratch, self._shards)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from starling.trainer.comm import Comm, peer_errors
+from starling.trainer.comm import Comm, peer_errors_among_others
 from starling.trainer.config import Training
 from starling.trainer.determinism import named_operations
 from starling.trainer.gradients import ShardVector
@@ -31,7 +31,7 @@ class FsdpStepper(Stepper):
         self, task: Task, model: torch.nn.Module, training: Training, comm: Comm, device: torch.device
     ) -> None:
         super().__init__(task, model, training, comm, device)
-        self._vector = ShardVector(self.model, comm.world_size, gradients=False)
+        self._vector = ShardVector(self.model, comm.world_size, training.virtual_shards, gradients=False)
         for group in self.optimizer.param_groups:
             group["foreach"] = True  # one call for all tensors: each call for a part costs far more than its arithmetic
         self._tree = TreeSum()
@@ -73,8 +73,7 @@ class FsdpStepper(Stepper):
                 if counts:
                     batch, weights = shard_batch(step, shard)
                 self._one_pass(step, shard, samples, batch, weights, counts=counts)
-        root = self._comm.reduce_tree(self._tree.blocks, self.training.virtual_shards, self._scratch)
-        loss_sum, score_sums = self._vector.spread(root, self.training.virtual_shards)
+        loss_sum, score_sums = self._vector.reduce(self._tree, self._comm, self._scratch, self.training.virtual_shards)
         return StepResult(loss_sum=loss_sum, score_sums=score_sums, samples=samples)
 
     def _one_pass(
@@ -95,5 +94,5 @@ class FsdpStepper(Stepper):
 
     def _prepare_gradients(self) -> None:
         # The norm, and whether a loss scale was too large, are found out together.
-        with peer_errors():
+        with peer_errors_among_others():
             super()._prepare_gradients()

@@ -13,6 +13,7 @@ import torch
 from starling.trainer.memory import bytes_of
 
 WEIGHTS = "model."
+BUFFERS = "buffer."
 OPTIMIZER = "optimizer."
 
 
@@ -21,7 +22,7 @@ class Hashes:
     """Fingerprints over one line for each tensor, in name order: name, shape, type, and the SHA-256 of its bytes."""
 
     weights_sha256: str
-    """Over the lines of parameters and buffers."""
+    """Over the lines of parameters and buffers, as far as they are part of the model's `state_dict`."""
     state_sha256: str
     """Over all lines, then scaler, schedule and step."""
 
@@ -33,7 +34,8 @@ class TrainingState:
     step: int
     """Steps completed; also the one integer of data position: order and randomness are functions of it."""
     tensors: dict[str, torch.Tensor]
-    """`model.<name>` parameters and buffers, `optimizer.<parameter>.<key>` optimizer state."""
+    """`model.<name>` parameters and buffers, `buffer.<name>` buffers that are no part of the model's `state_dict`
+    (`persistent=False`), `optimizer.<parameter>.<key>` optimizer state."""
     scaler: dict[str, Any]
     """Loss scaling state; empty unless fp16."""
     schedule: dict[str, Any]
@@ -90,6 +92,9 @@ def capture(
 ) -> TrainingState:
     """The state after `step` steps. Its tensors are the model's and optimizer's own: nothing is copied yet."""
     tensors = {WEIGHTS + name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for name, buffer in model.named_buffers():
+        if WEIGHTS + name not in tensors:
+            tensors[BUFFERS + name] = _as_real(buffer.detach())
     for name, parameter in model.named_parameters():
         for key, value in sorted(optimizer.state.get(parameter, {}).items()):
             if value is not None:
@@ -104,11 +109,19 @@ def restore(
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Put a captured state into a freshly built model, optimizer and scaler."""
-    weights = {n.removeprefix(WEIGHTS): t for n, t in state.tensors.items() if n.startswith(WEIGHTS)}
-    model.load_state_dict(weights)
+    restore_model(state, model)
     optimizer.load_state_dict(_optimizer_state(state, model, optimizer))
     if scaler is not None and state.scaler:
         scaler.load_state_dict(state.scaler)
+
+
+def restore_model(state: TrainingState, model: torch.nn.Module) -> None:
+    """Put captured parameters and buffers into a freshly built model. Raises RuntimeError if they do not fit."""
+    weights = {n.removeprefix(WEIGHTS): t for n, t in state.tensors.items() if n.startswith(WEIGHTS)}
+    model.load_state_dict(weights)
+    for name, buffer in model.named_buffers():
+        if (saved := state.tensors.get(BUFFERS + name)) is not None:
+            _as_real(buffer.detach()).copy_(saved)
 
 
 def _optimizer_state(state: TrainingState, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -125,6 +138,11 @@ def _optimizer_state(state: TrainingState, model: torch.nn.Module, optimizer: to
                 found = {key: tensor.clone() for key, tensor in found.items()}
             per_parameter[index_of[id(parameter)]] = found
     return {"state": per_parameter, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A view that a checkpoint has a word for: it has none for complex numbers, such as those of rotary embeddings."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _line(name: str, tensor: torch.Tensor) -> str:

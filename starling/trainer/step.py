@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from starling.infra.errors import UsageError
-from starling.trainer.comm import Comm, peer_errors
+from starling.trainer.comm import Comm, peer_errors_among_others
 from starling.trainer.config import Training
 from starling.trainer.determinism import named_operations
 from starling.trainer.exact import ExactReduction
@@ -56,6 +56,7 @@ class Stepper:
         self.training = training
         self.device = device
         self._comm = comm
+        self._kept_in_eval = _kept_in_eval(model)
         if training.activation_checkpointing:
             recompute_blocks(model)
         self._place(model)
@@ -67,6 +68,7 @@ class Stepper:
 
     def run(self, step: int, learning_rate: float, samples: int, shard_batch: ShardBatch) -> StepResult:
         """Do step `step` (0-based) over `samples` counting samples; returns after the update."""
+        self.train_mode()
         set_learning_rate(self.optimizer, self.model, learning_rate, self._current)
         sums = self._reduce_gradients(step, samples, shard_batch)
         self._prepare_gradients()
@@ -80,14 +82,18 @@ class Stepper:
             return
         self._phase = number
         self._freeze(self._rates[number])
-        self.train_mode()
 
     def train_mode(self) -> None:
-        """Put the model into training mode, less what is frozen."""
+        """Put the model into training mode, less what is frozen and what was built in evaluation mode. Every step
+        begins with it: the mode follows from how the model was built and from the phase, never from what came since."""
         if self._current is None:
             self.model.train()
         else:
             self._current.train(self.model)
+        wanted = [(each, each.training and each not in self._kept_in_eval) for each in self.model.modules()]
+        for module, mode in wanted:  # parents first, as they take their children along
+            if module.training != mode:
+                module.train(mode)
 
     @property
     def _current(self) -> Rates | None:
@@ -212,7 +218,7 @@ class PlainStepper(Stepper):
         scoring = _Scoring(self)
         if self._comm.world_size == 1:
             return scoring
-        with peer_errors():
+        with peer_errors_among_others():
             # Each rank keeps its own running statistics until `settle_buffers` gives all of them rank 0's.
             return DistributedDataParallel(scoring, **_OWN_BUFFERS)
 
@@ -234,14 +240,21 @@ class PlainStepper(Stepper):
         batch, weights = self.to_device(batch, torch.cat([weights for _, weights in parts]))
         seed_torch(self.training.seed, "step", step, mine.start)
         self.optimizer.zero_grad()
-        scored: Scored = self._parallel(batch)
+        with peer_errors_among_others():
+            scored: Scored = self._parallel(batch)
         loss_sum = (scored.losses.float() * weights).sum()
         # DDP averages over ranks whose shares may differ in size; the factor makes it the mean over the global batch.
         loss = self.scaler.scale(loss_sum * comm.world_size / samples)
-        with peer_errors() if comm.world_size > 1 else contextlib.nullcontext():
+        with peer_errors_among_others():
             loss.backward()
         sums = {name: float((scores.detach().float() * weights).sum()) for name, scores in scored.scores.items()}
         return StepResult(loss_sum=float(loss_sum.detach()), score_sums=sums, samples=float(weights.sum()))
+
+
+def _kept_in_eval(model: torch.nn.Module) -> frozenset[torch.nn.Module]:
+    """The modules that were put into evaluation mode on purpose. A model that is in it as a whole was only left so, as
+    many libraries return theirs."""
+    return frozenset(module for module in model.modules() if model.training and not module.training)
 
 
 class _Scoring(torch.nn.Module):

@@ -25,6 +25,7 @@ from starling.infra.records import Failure
 from starling.infra.store import Store, object_uri, open_store
 from starling.infra.store.change import first_word
 from starling.infra.supervision import PROGRESS
+from starling.trainer.agreement import require_same_content, require_same_counts
 from starling.trainer.announce import Announcer, announce_done
 from starling.trainer.checkpoint.local import LocalCheckpoints
 from starling.trainer.checkpoint.manifest import committed_steps, manifest_key, read_manifest
@@ -100,8 +101,10 @@ def _take_part(job: Job, rank: int, counter: StepCounter) -> Outcome:
         log.info("connected to %d peers", comm.world_size - 1)
         store = open_store(job.store_uri)
         task = load_task(job.task, task_context(job, store, job.work_dir.parent / "cache"))
+        sha256 = task.data_sha256()
+        require_same_content(comm, sha256)
         if comm.rank == 0:
-            _pin_data(store, job, task)
+            _pin_data(store, job, sha256)
         seed_torch(training.seed, "init")
         model = task.build_model()
         with _assembled(_Parts(job, round_info, comm, store, task, model, device, counter)) as loop:
@@ -162,7 +165,8 @@ def _assembled(parts: _Parts) -> Iterator[Loop]:
     if resumed.state is None:
         _begin_with_weights(parts)
     stepper = _stepper_kind(job.training)(parts.task, parts.model, job.training, comm, parts.device)
-    train = parts.task.train_samples()
+    train, val = parts.task.train_samples(), parts.task.val_samples()
+    require_same_counts(comm, train, val)
     witness = Announcer(parts.store, job.run, parts.round, resumed.stored_step) if parts.tells else None
     announcer = witness if comm.rank == 0 else None
     saver = _saver(parts, local, steps_per_epoch(len(train), job.training.global_batch), announcer)
@@ -172,7 +176,7 @@ def _assembled(parts: _Parts) -> Iterator[Loop]:
         comm=comm,
         stepper=stepper,
         train=train,
-        val=parts.task.val_samples(),
+        val=val,
         control=Control(work),
         saver=saver,
         announcer=announcer,
@@ -282,9 +286,9 @@ def _ranks(count: int | None) -> str:
     return "replicated ranks" if count is None else f"{count} ranks of fsdp"
 
 
-def _pin_data(store: Store, job: Job, task: Task) -> None:
+def _pin_data(store: Store, job: Job, sha256: str | None) -> None:
     """Let the first round say what the data is, and refuse any other afterwards. Raises UsageError."""
-    pin = json.dumps({"dataset": job.dataset, "content_sha256": task.data_sha256()}).encode()
+    pin = json.dumps({"dataset": job.dataset, "content_sha256": sha256}).encode()
     if first_word(store, layout.data_pin(job.run), pin) != pin:
         raise UsageError(
             f"data.dataset: the content of {job.dataset} has changed since the run began; "
@@ -296,7 +300,10 @@ def _begin_with_weights(parts: _Parts) -> None:
     """Give the model what `model.weights` names, and let the run's first beginning say what that was: another one, the
     first having left no state, must be the same. Raises UsageError."""
     job = parts.job
+    modes = [(module, module.training) for module in parts.model.modules()]
     parts.task.initialise(parts.model)
+    for module, training in modes:  # those of a process that resumes, which does not come by here
+        module.training = training
     if job.model_weights is None:
         return
     tensors = {WEIGHTS + name: tensor for name, tensor in parts.model.state_dict().items()}

@@ -25,7 +25,7 @@ from starling.trainer.determinism import set_up_device
 from starling.trainer.judging.checkpoints import Choice, choose_steps, load_first
 from starling.trainer.judging.code import code_on_path
 from starling.trainer.seeding import seed_torch
-from starling.trainer.state import WEIGHTS
+from starling.trainer.state import restore_model
 from starling.trainer.step import Stepper
 from starling.trainer.task import Task
 from starling.trainer.tasks.classification import ClassificationTask
@@ -196,9 +196,8 @@ def _is_unchanged(store: Store, run: str, task: Task, note: Note) -> bool:
 
 def _fill(model: torch.nn.Module, store: Store, run: str, steps: list[int], note: Note) -> Manifest:
     state, manifest = load_first(store, run, steps, note)
-    weights = {name.removeprefix(WEIGHTS): t for name, t in state.tensors.items() if name.startswith(WEIGHTS)}
     try:
-        model.load_state_dict(weights)
+        restore_model(state, model)
     except RuntimeError as error:
         raise StarlingError(
             f"the checkpoint of step {manifest.step} does not fit the model that run {run}'s spec describes: {error}"
