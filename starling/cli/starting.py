@@ -92,6 +92,8 @@ def plan_text(plan: Plan) -> str:
         bought = f"{kind}, {offer.market.value}, {money(offer.price_per_hour)} an hour"
     if plan.device is not None:
         bought += f"; all of them {plan.device}, so that the result stays exact"
+    if offer is not None and plan.one_zone:
+        bought += "; all in one zone"
     nodes = f"{plan.nodes_min}" if plan.nodes_min == plan.nodes_max else f"{plan.nodes_min} to {plan.nodes_max}"
     lines = [
         f"run of {plan.name}: {steps}",

@@ -69,6 +69,12 @@ class Termination(Record):
     reason: str
 
 
+class PriceChange(Record):
+    at: float
+    price_per_hour: float
+    """US dollars."""
+
+
 class NodeIntent(Record):
     """The controller's word about one node, created before the launch call.
 
@@ -95,10 +101,16 @@ class NodeIntent(Record):
     """The node ends itself at this time; the controller may move it. None: no limit was set."""
     launched_at: float | None = None
     """When the provider started the machine, once the controller has seen it; starts its bill."""
+    prices: tuple[PriceChange, ...] = ()
+    """What it costs since, where the market has moved: oldest first."""
+    leave: Termination | None = None
+    """Asks the node to leave by itself, taking its time: another one takes over."""
     terminate: Termination | None = None
     gone_at: float | None = None
     """When the machine was found (or is known) to be gone; ends its bill."""
     gone_reason: str | None = None
+    taken: bool = False
+    """The provider itself took the machine, as it does with spot machines when it is short of them."""
 
 
 class NodeState(StrEnum):

@@ -31,7 +31,7 @@ from starling.infra.errors import (
 )
 from starling.infra.journal import Journal
 from starling.infra.providers.base import Launched, Provider
-from starling.infra.records import EventKind, NodeIntent, Offer, Termination, Verdict
+from starling.infra.records import EventKind, NodeIntent, Offer, PriceChange, Termination, Verdict
 from starling.infra.store import Store
 from starling.infra.store.change import change_object
 from starling.infra.verdicts import create_verdict
@@ -45,6 +45,8 @@ from starling.orchestrator.actions import (
     NextAttempt,
     RecordGone,
     RecordLaunched,
+    RecordPrice,
+    Relieve,
     RequestStop,
     Terminate,
     TerminateStray,
@@ -98,6 +100,12 @@ class Hands:
                 self._attempt(action)
             case Authorise(node=node, until=until):
                 self._change(node, lambda intent: intent.but(authorised_until=until))
+            case Relieve(node=node, reason=reason):
+                word = Termination(at=self._clock.now(), reason=reason)
+                self._change(node, lambda intent: intent if intent.leave else intent.but(leave=word))
+            case RecordPrice(node=node, at=at, price_per_hour=price):
+                change = PriceChange(at=at, price_per_hour=price)
+                self._change(node, lambda intent: intent.but(prices=(*intent.prices, change)))
             case Terminate(node=node, reason=reason):
                 word = Termination(at=self._clock.now(), reason=reason)
                 self._change(node, lambda intent: intent if intent.terminate else intent.but(terminate=word))
@@ -230,11 +238,9 @@ class Hands:
         return intent.node
 
     def _record_gone(self, action: RecordGone) -> None:
+        words = {"gone_at": action.at, "gone_reason": action.reason, "taken": action.taken}
         recorded = self._change(
-            action.node,
-            lambda intent: (
-                intent if intent.gone_at is not None else intent.but(gone_at=action.at, gone_reason=action.reason)
-            ),
+            action.node, lambda intent: intent if intent.gone_at is not None else intent.but(**words)
         )
         if recorded and not action.agent_said_so:
             self._journal.write(EventKind.NODE_ENDED, action.node, action.reason, at=action.at, by="controller")

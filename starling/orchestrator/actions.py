@@ -39,6 +39,23 @@ class Authorise:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Relieve:
+    """Ask a node to leave by itself: another one takes over."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordPrice:
+    """Write down what a running node costs from now on."""
+
+    node: str
+    at: float
+    price_per_hour: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Terminate:
     """Commit the terminate intent, then release the machine."""
 
@@ -73,6 +90,8 @@ class RecordGone:
     reason: str
     agent_said_so: bool
     """The agent has written its own last word."""
+    taken: bool = False
+    """The provider itself took the machine, whatever the agent has made of that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +129,8 @@ Action = (
     | NextAttempt
     | Launch
     | Authorise
+    | Relieve
+    | RecordPrice
     | Terminate
     | TerminateStray
     | RecordLaunched

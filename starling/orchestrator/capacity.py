@@ -32,7 +32,8 @@ class Choice:
     candidates: tuple[Offer, ...]
     """Of one market, best first; empty: it has to wait."""
     why: str
-    """Why the full price is paid, or why nothing can be bought now; empty for what the spec asks for."""
+    """Why the full price is paid, or why nothing can be bought now; empty for what the spec asks for, and where nothing
+    needs to be bought."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,8 @@ def markets_needed(facts: Facts, slots: Slots, now: float) -> set[Market]:
         return set()
     usual = Market(facts.spec.nodes.market)
     short = _short_of_deadline(facts, slots, now)
-    return {usual} | {Market.ON_DEMAND for need in slots.needs if _why_full_price(facts.spec, need, short, now)}
+    needs = [need for need in slots.needs if not need.spare]
+    return {usual} | {Market.ON_DEMAND for need in needs if _why_full_price(facts.spec, need, short, now)}
 
 
 def choose(facts: Facts, slots: Slots, now: float) -> list[Choice]:
@@ -67,9 +69,16 @@ def choose(facts: Facts, slots: Slots, now: float) -> list[Choice]:
 
 
 def first_candidates(spec: Spec, offers: Iterable[Offer]) -> tuple[Offer, ...]:
-    """What every node of a run that has just been created may be bought as."""
-    new = Facts(run=RunRecord(run="new", created_at=0.0), spec=spec, verdict=None, nodes=(), offers=tuple(offers))
+    """What the nodes of a run that has just been created may be bought as, whichever zone they will share."""
+    anywhere = {"provider": spec.provider.model_copy(update={"same_zone": False})} if shares_zone(spec) else {}
+    free = spec.model_copy(update=anywhere)
+    new = Facts(run=RunRecord(run="new", created_at=0.0), spec=free, verdict=None, nodes=(), offers=tuple(offers))
     return choose(new, slots_of(new, 0.0), 0.0)[0].candidates
+
+
+def shares_zone(spec: Spec) -> bool:
+    """Whether all nodes of the run are to lie in one zone."""
+    return isinstance(spec.provider, AwsSection) and spec.provider.same_zone and spec.nodes.max > 1
 
 
 def keeps_device(spec: Spec) -> bool:
@@ -78,6 +87,9 @@ def keeps_device(spec: Spec) -> bool:
 
 
 def _choose(facts: Facts, need: Need, pins: Pins, short: int, now: float) -> Choice:
+    if need.spare:
+        better = _fitting(facts, Market(facts.spec.nodes.market), pins, now, but_shunned=True)
+        return Choice(need=need, candidates=better, why="")
     usual = _fitting(facts, Market(facts.spec.nodes.market), pins, now)
     why = _why_full_price(facts.spec, need, short, now)
     # The usual market gets its chance first, however long the slot has been empty without anybody looking.
@@ -107,9 +119,10 @@ def _short_of_deadline(facts: Facts, slots: Slots, now: float) -> int:
 def _pins(facts: Facts, slots: Slots) -> Pins:
     """By what the run has trained on; where it has not yet, by what is there, or may be bought at any moment."""
     trained = sorted((node for node in facts.nodes if node.trained), key=lambda node: node.billed_from or 0.0)
+    present = [*slots.held, *slots.pending]
     return Pins(
-        device=_device(facts, [*trained, *slots.held, *slots.pending]) if keeps_device(facts.spec) else None,
-        zone=next((node.offer.zone for node in (*slots.held, *slots.pending)), None) if _one_zone(facts.spec) else None,
+        device=_device(facts, [*trained, *present]) if keeps_device(facts.spec) else None,
+        zone=present[0].offer.zone if present and shares_zone(facts.spec) else None,
     )
 
 
@@ -125,20 +138,17 @@ def _pinned_by(spec: Spec, pins: Pins, offer: Offer) -> Pins:
     """The first choice binds the others that are made at the same moment."""
     if keeps_device(spec) and pins.device is None:
         pins = replace(pins, device=offer.device)
-    return replace(pins, zone=offer.zone) if _one_zone(spec) and pins.zone is None else pins
+    return replace(pins, zone=offer.zone) if shares_zone(spec) and pins.zone is None else pins
 
 
-def _one_zone(spec: Spec) -> bool:
-    return isinstance(spec.provider, AwsSection) and spec.provider.same_zone
-
-
-def _fitting(facts: Facts, market: Market, pins: Pins, now: float) -> tuple[Offer, ...]:
+def _fitting(facts: Facts, market: Market, pins: Pins, now: float, *, but_shunned: bool = False) -> tuple[Offer, ...]:
+    """`but_shunned`: rather nothing than what is shunned."""
     able = [offer for offer in facts.offers if offer.market is market and offer.key not in facts.resting]
     able = [offer for offer in able if pins.zone in (None, offer.zone) and pins.device in (None, offer.device)]
+    bad = shunned(facts, now)
+    able = [offer for offer in able if offer.key not in bad] or ([] if but_shunned else able)
     if not able:
         return ()
-    bad = shunned(facts, now)
-    able = [offer for offer in able if offer.key not in bad] or able
     # Where no node has decided it yet, the best offer does.
     best = _pinned_by(facts.spec, pins, able[0])
     return tuple(offer for offer in able if best.zone in (None, offer.zone) and best.device in (None, offer.device))[

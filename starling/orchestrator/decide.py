@@ -20,6 +20,7 @@ from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.filling import fill
 from starling.orchestrator.limits import limit_reached
 from starling.orchestrator.needs import WAIT_LOOKS, WAIT_SECONDS, broken_need, waits_for
+from starling.orchestrator.retries import Failed
 from starling.orchestrator.setbacks import hopeless, last_traceback
 from starling.orchestrator.upkeep import END_GRACE_SECONDS, upkeep
 
@@ -28,7 +29,11 @@ STOP_GRACE_SECONDS = 1500.0
 BUSY_SHARE = 0.5
 """Of the provider's usual pause between two looks: the pause after something has been done."""
 NEEDS_THE_USER = (NotAuthorised, Misconfigured)
-"""Errors that do not go away by waiting."""
+"""Errors that hardly ever go away by waiting."""
+FORBIDDEN_SECONDS = 180.0
+"""How long a permission must have been missing before it is believed to stay so: a new policy takes minutes to be known
+everywhere in AWS, and the clock of a laptop that slept is soon set. A wrong setting stays wrong, and whoever made it
+waits to be told: that is believed at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,8 @@ def decide(facts: Facts, now: float) -> Decision:
             incarnation=facts.run.incarnation, state=RunState.FAILED, reason=lost, traceback=last_traceback(facts)
         )
         return _decision(facts, [*actions, verdict], f"giving up: {lost}")
+    if _may_not_look(facts, seen_at):
+        return _decision(facts, actions, "nothing is bought before the provider says which machines there are")
     filling = fill(facts, now)
     held = f"{facts.spec.nodes.max} of {facts.spec.nodes.max} nodes are held"
     return _decision(facts, [*actions, *filling.actions], "; ".join(filling.said) or held)
@@ -86,7 +93,20 @@ def _forbidden(facts: Facts, seen_at: float) -> str | None:
     """Why no node can be had before the user has changed something, if none is left either."""
     if any(_is_left(node, seen_at) for node in facts.current):
         return None
-    return next((str(error) for error in facts.hindrances if isinstance(error, NEEDS_THE_USER)), None)
+    return next((str(failed.error) for failed in facts.hindrances if _stays(failed)), None)
+
+
+def _stays(failed: Failed) -> bool:
+    """Whether it does not go away by waiting, for all that is known."""
+    if isinstance(failed.error, NotAuthorised):
+        return failed.lasted >= FORBIDDEN_SECONDS
+    return isinstance(failed.error, Misconfigured)
+
+
+def _may_not_look(facts: Facts, seen_at: float) -> bool:
+    """Whether machines could be bought whose loss nobody would notice: with none at work, that can wait."""
+    forbidden = any(isinstance(failed.error, NEEDS_THE_USER) for failed in facts.hindrances)
+    return forbidden and facts.listed_at is None and not any(_is_left(node, seen_at) for node in facts.current)
 
 
 def _is_left(node: NodeFacts, seen_at: float) -> bool:

@@ -13,12 +13,14 @@ from starling.infra.records import (
     NodeState,
     NodeStatus,
     Notice,
+    NoticeKind,
     Offer,
     RunRecord,
     Verdict,
 )
 from starling.orchestrator.needs import NeedFacts, begins_at
 from starling.orchestrator.rests import OfferKey, Rest
+from starling.orchestrator.retries import Failed
 from starling.orchestrator.spec import Spec
 
 FRESH_SECONDS = 15.0
@@ -72,8 +74,20 @@ class NodeFacts:
 
     @property
     def announced(self) -> bool:
-        """It will be taken, or may be soon."""
-        return self.notice is not None
+        """It will be taken."""
+        return self.notice is not None and self.notice.kind is NoticeKind.INTERRUPTION
+
+    @property
+    def taken(self) -> bool:
+        """The provider has taken its machine, or has said that it will: a shortage, which proves nothing against the
+        node."""
+        return self.intent.taken or self.announced or (self.machine is not None and self.machine.taken)
+
+    @property
+    def advised(self) -> bool:
+        """It may be taken, more likely than others: a rebalance was recommended. That may be hours ahead, or come to
+        nothing."""
+        return self.notice is not None and self.notice.kind is NoticeKind.REBALANCE
 
     @property
     def trained(self) -> bool:
@@ -89,7 +103,8 @@ class NodeFacts:
             status.unfit is not None or status.ended is not None or status.state in (NodeState.LEAVING, NodeState.ENDED)
         )
         dead = self.machine is not None and not self.machine.alive
-        return not (self.gone or self.intent.terminate or parting or self.announced or dead)
+        word = self.intent.terminate or self.intent.leave
+        return not (self.gone or word or parting or self.announced or dead)
 
     @property
     def ended_at(self) -> float | None:
@@ -108,6 +123,12 @@ class NodeFacts:
         if self.machine is not None and self.machine.launched_at is not None:
             return self.machine.launched_at
         return self.status.booted_at if self.status else None
+
+    def ready(self, now: float) -> bool:
+        """It trains, or could at once; and said so lately."""
+        status = self.status
+        able = status is not None and status.state in (NodeState.JOINING, NodeState.TRAINING)
+        return able and not self.gone and status is not None and now - status.at < FRESH_SECONDS
 
     def trains(self, now: float) -> bool:
         """It is part of a round, and said so lately."""
@@ -154,8 +175,8 @@ class Facts:
     """Nodes whose launch has failed with ProviderUnavailable and nothing else -> since when."""
     trouble: tuple[ProviderError, ...] = ()
     """What the provider could not do when it was last asked."""
-    hindrances: tuple[ProviderError, ...] = ()
-    """Of these, what keeps nodes from being bought."""
+    hindrances: tuple[Failed, ...] = ()
+    """Of these, what keeps nodes from being bought, and for how long it has."""
 
     @property
     def buying(self) -> bool:

@@ -12,8 +12,11 @@ from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.limits import authorised_until
 from starling.orchestrator.slots import Need, slots_of
 
-_LOWER_SECONDS = 5.0
-_RAISE_SECONDS = 60.0
+_STEP_SECONDS = 5.0
+"""By how much an authorised time is moved at least ..."""
+_STEP_SHARE = 0.1
+"""... and, if it is to be later, by such a part of what is left of it: the end of a budget moves away all the time, as
+nodes cost less than they might."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +44,9 @@ def fill(facts: Facts, now: float) -> Filling:
         *(f"{word.intent.node}: {word.reason}" for word in asked),
         *(f"{node.node} was wanted but not launched" for node in slots.pending),
         *(f"slot {slot} waits: its last nodes ended soon after they began" for slot in slots.delayed),
-        *_waiting([choice for choice in choices if not choice.candidates]),
+        *_waiting([choice for choice in choices if not choice.candidates and choice.why]),
     ]
-    authorisations = _authorisations(facts, until, {word.intent.node for word in asked})
+    authorisations = _authorisations(facts, until, {word.intent.node for word in asked}, now)
     return Filling(actions=(*authorisations, *asked, *launches), said=tuple(said))
 
 
@@ -101,10 +104,12 @@ def _fate(node: NodeFacts) -> str:
         return f"unfit: {node.status.unfit}"
     if node.announced:
         return "announced to be taken"
+    if node.advised and node.counts:
+        return "which may be taken (a rebalance was recommended)"
     return "which is leaving" if node.up else "which ended"
 
 
-def _authorisations(facts: Facts, until: float | None, asked: set[str]) -> list[Action]:
+def _authorisations(facts: Facts, until: float | None, asked: set[str], now: float) -> list[Action]:
     """Sooner as soon as it matters, so that new nodes are paid for; later only when it is worth a write."""
     changed: list[Action] = []
     for node in facts.current:
@@ -114,7 +119,8 @@ def _authorisations(facts: Facts, until: float | None, asked: set[str]) -> list[
         if before is None or until is None:
             moved = before != until
         else:
-            moved = until < before - _LOWER_SECONDS or until > before + _RAISE_SECONDS
+            later = max(_STEP_SECONDS, _STEP_SHARE * (before - now))
+            moved = until < before - _STEP_SECONDS or until > before + later
         if moved:
             changed.append(Authorise(node=node.node, until=until))
     return changed

@@ -20,7 +20,7 @@ class Bill:
     """None: it still runs."""
     seconds: float
     cost: float
-    """US dollars, at the price it was bought for."""
+    """US dollars, at the market's prices while it ran, as far as they were looked at."""
     on_demand_cost: float | None
     """What the same time would have cost on demand; None: unknown."""
 
@@ -49,7 +49,7 @@ def ledger(nodes: Iterable[NodeFacts], now: float) -> list[Bill]:
 
 def cost(nodes: Iterable[NodeFacts], now: float) -> float:
     """US dollars so far."""
-    return sum(_seconds(node, now) / 3600 * node.offer.price_per_hour for node in nodes)
+    return sum(_cost(node, now) for node in nodes)
 
 
 def total(bills: Iterable[Bill]) -> Total:
@@ -59,11 +59,24 @@ def total(bills: Iterable[Bill]) -> Total:
     return Total(cost=sum(bill.cost for bill in bills), on_demand_cost=full if known else None)
 
 
-def dearest_price(intent: NodeIntent) -> float:
-    """US dollars an hour that a node costs, or, until it is bought, may come to cost."""
-    if intent.instance_id is not None or intent.launched_at is not None:
-        return intent.offer.price_per_hour
-    return max(offer.price_per_hour for offer in intent.candidates or (intent.offer,))
+def price_now(node: NodeFacts) -> float:
+    """US dollars an hour that a node was last seen to cost."""
+    return node.intent.prices[-1].price_per_hour if node.intent.prices else node.offer.price_per_hour
+
+
+def dearest_price(intent: NodeIntent, highest: float | None) -> float:
+    """US dollars an hour that a node may come to cost. On the spot market a price moves while a machine runs, but
+    hardly ever above the full one; `highest` is what the user would pay."""
+    bought = intent.instance_id is not None or intent.launched_at is not None
+    offers = (intent.offer,) if bought or not intent.candidates else intent.candidates
+    return max(_ceiling(offer, highest) for offer in offers)
+
+
+def _ceiling(offer: Offer, highest: float | None) -> float:
+    if offer.market is Market.ON_DEMAND:
+        return offer.price_per_hour
+    bounds = [price for price in (highest, offer.on_demand_price) if price is not None]
+    return max(offer.price_per_hour, min(bounds)) if bounds else offer.price_per_hour
 
 
 def on_demand_price(offer: Offer) -> float | None:
@@ -82,9 +95,18 @@ def _bill(node: NodeFacts, now: float) -> Bill:
         start=node.billed_from,
         end=_end(node),
         seconds=seconds,
-        cost=seconds / 3600 * offer.price_per_hour,
+        cost=_cost(node, now),
         on_demand_cost=seconds / 3600 * full if full is not None else None,
     )
+
+
+def _cost(node: NodeFacts, now: float) -> float:
+    """US dollars: each price for as long as it held."""
+    seconds, price, spent, done = _seconds(node, now), node.offer.price_per_hour, 0.0, 0.0
+    for change in node.intent.prices:
+        until = min(max(change.at - (node.billed_from or 0.0), done), seconds)
+        spent, done, price = spent + (until - done) * price, until, change.price_per_hour
+    return (spent + (seconds - done) * price) / 3600
 
 
 def _seconds(node: NodeFacts, now: float) -> float:

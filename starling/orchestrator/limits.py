@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from starling.infra.records import NodeIntent
 from starling.orchestrator.facts import Facts
 from starling.orchestrator.ledger import cost, dearest_price
+from starling.orchestrator.provider_sections import AwsSection
 
 MARGIN_SECONDS = 90.0
 """A limit stops the run so long (and two steps) before it is reached, to leave time for the last checkpoint ..."""
@@ -23,7 +24,7 @@ def authorised_until(facts: Facts, wanted: Iterable[NodeIntent], now: float) -> 
     them before, each at the highest price that it may come to cost.
     """
     ends = [end for end, _ in _time_limits(facts)]
-    rate = _rate(facts, wanted)
+    rate = _highest_rate(facts, wanted)
     if facts.spec.limits.budget is not None and rate > 0:
         left = max(0.0, facts.spec.limits.budget - cost(facts.nodes, now))
         ends.append(now + left / rate * 3600)
@@ -38,7 +39,7 @@ def limit_reached(facts: Facts, now: float) -> str | None:
     budget = facts.spec.limits.budget
     if budget is None:
         return None
-    rate = _rate(facts) / 3600
+    rate = _highest_rate(facts) / 3600
     margin = min(_drain_seconds(facts) * rate, MARGIN_SHARE * budget) if rate > 0 else 0.0
     if cost(facts.nodes, now) >= budget - margin:
         return f"the budget of ${budget:g} is spent (limits.budget)"
@@ -66,7 +67,8 @@ def _time_limits(facts: Facts) -> list[tuple[float, str]]:
     return found
 
 
-def _rate(facts: Facts, wanted: Iterable[NodeIntent] = ()) -> float:
-    """Dollars per hour that all nodes cost that run or may come to run."""
+def _highest_rate(facts: Facts, wanted: Iterable[NodeIntent] = ()) -> float:
+    """Dollars per hour that all nodes may come to cost that run or may come to run."""
     intents = {node.node: node.intent for node in facts.present} | {intent.node: intent for intent in wanted}
-    return sum(map(dearest_price, intents.values()))
+    highest = facts.spec.provider.max_price if isinstance(facts.spec.provider, AwsSection) else None
+    return sum(dearest_price(intent, highest) for intent in intents.values())

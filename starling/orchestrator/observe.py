@@ -23,6 +23,8 @@ from starling.orchestrator.spec import Spec
 
 QUIET_SECONDS = 15.0
 """A node that has not been heard for so long is worth a look at its machine."""
+PRICES_SECONDS = 3600.0
+"""How long the price of what was bought on the spot market is taken for current."""
 LIST = "list"
 RELEASE = "release"
 
@@ -68,8 +70,8 @@ class Observer:
         )
         facts = dataclasses.replace(facts, offers=self._offers_needed(facts, now))
         self._busy = _is_busy(facts)
-        hindrances = (*self._calls.of(LIST), *self._sales.errors, *self._launches.errors)
-        trouble = (*self._calls.errors, *self._sales.errors, *self._launches.errors)
+        hindrances = (*self._calls.of(LIST), *self._sales.all, *self._launches.all)
+        trouble = tuple(failed.error for failed in (*self._calls.all, *self._sales.all, *self._launches.all))
         return dataclasses.replace(facts, trouble=trouble, hindrances=hindrances)
 
     def launched(self, node: str, offer: Offer, now: float) -> None:
@@ -136,14 +138,18 @@ class Observer:
         return dataclasses.replace(node, heard_at=known[1], released_at=self._released.get(node.node))
 
     def _offers_needed(self, facts: Facts, now: float) -> tuple[Offer, ...]:
-        """Nothing is asked while nothing is to be bought."""
-        markets = markets_needed(facts, slots_of(facts, now), now) if facts.buying else set()
-        self._sales.keep_only(markets)
-        return tuple(offer for market in sorted(markets) for offer in self._current_offers(facts.spec, market, now))
+        """Little is asked while nothing is to be bought: only what the machines that were bought cost by now."""
+        needed = markets_needed(facts, slots_of(facts, now), now) if facts.buying else set()
+        pauses = {Market.SPOT: PRICES_SECONDS} if any(map(_has_moving_price, facts.present)) else {}
+        pauses |= dict.fromkeys(needed, self._provider.pace.offers)
+        self._sales.keep_only(pauses)
+        return tuple(
+            offer for market in sorted(pauses) for offer in self._offers_of(facts.spec, market, now, pauses[market])
+        )
 
-    def _current_offers(self, spec: Spec, market: Market, now: float) -> tuple[Offer, ...]:
+    def _offers_of(self, spec: Spec, market: Market, now: float, pause: float) -> tuple[Offer, ...]:
         known = self._offers.get(market)
-        if (known is not None and now < known[0] + self._provider.pace.offers) or not self._sales.may(market, now):
+        if (known is not None and now < known[0] + pause) or not self._sales.may(market, now):
             return known[1] if known is not None else ()
         try:
             found = tuple(self._provider.offers(gpus=spec.nodes.gpus_per_node, market=market.value))
@@ -159,6 +165,10 @@ def _is_busy(facts: Facts) -> bool:
     """Whether the provider may have news."""
     ending = facts.verdict is not None or facts.run.stop is not None
     return ending or bool(facts.strays) or any(_is_unsettled(facts, node) for node in facts.present)
+
+
+def _has_moving_price(node: NodeFacts) -> bool:
+    return node.intent.launched_at is not None and node.offer.market is Market.SPOT
 
 
 def _is_unsettled(facts: Facts, node: NodeFacts) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from starling.infra.records import Offer
-from starling.orchestrator.capacity import first_candidates, keeps_device
+from starling.orchestrator.capacity import first_candidates, keeps_device, shares_zone
 from starling.orchestrator.command_section import CommandSection
 from starling.orchestrator.ledger import on_demand_price
 from starling.orchestrator.sections import TrainingSection
@@ -62,6 +62,8 @@ class Plan:
     """Of all of them."""
     device: str | None
     """What all nodes compute with, in an exact run; None: any, or there is but one kind."""
+    one_zone: bool
+    """Whether all nodes share a zone."""
     on_demand_per_hour_max: float | None
     """What nodes.max nodes cost an hour on demand, if that is known."""
     price_per_hour_min: float | None
@@ -113,6 +115,7 @@ def make_plan(spec: Spec, dataset_size: int | None, offers: Iterable[Offer], mea
         candidates=candidates[:CANDIDATES_SHOWN],
         candidate_count=len(candidates),
         device=offer.device if offer is not None and keeps_device(spec) else None,
+        one_zone=shares_zone(spec),
         on_demand_per_hour_max=full * spec.nodes.max if full is not None else None,
         price_per_hour_min=price * spec.nodes.min if price is not None else None,
         price_per_hour_max=rate,

@@ -46,8 +46,9 @@ class AwsSection(Section):
     """Where instances are launched and the store lies, such as us-east-1."""
     zones: list[Zone] | None = None
     """Availability zones to choose from, such as [us-east-1a, us-east-1b]; null: all of the region."""
-    same_zone: bool = False
-    """Keep all nodes in one zone: faster talk between nodes, less capacity to choose from."""
+    same_zone: bool = True
+    """Keep all nodes in one zone: talk between zones is slower, and AWS charges for it. false: more capacity to choose
+    from."""
     instance_types: Annotated[list[InstanceType], Field(min_length=1)] | None = None
     """What to choose from, such as [g5.xlarge, g4dn.xlarge]; null: everything with nodes.gpus_per_node GPUs."""
     gpu_memory: Positive | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starling.infra.records import Event, NodeState, Progress, RunState
+from starling.infra.records import Event, EventKind, NodeState, Progress, RunState
 from starling.infra.snapshots.records import Snapshot
 from starling.orchestrator.facts import FRESH_SECONDS, Facts, NodeFacts
 from starling.orchestrator.interruptions import Recovery, interruptions, recoveries, steps_redone
@@ -169,7 +169,18 @@ def _reason(view: View) -> str | None:
     facts = view.facts
     if facts.verdict is not None:
         return facts.verdict.reason
-    return facts.run.stop.reason if facts.run.stop is not None else waits_for(facts.needs, steps=True)
+    if facts.run.stop is not None:
+        return facts.run.stop.reason
+    on_its_way = any(node.counts and not node.never_seen for node in facts.current)
+    return waits_for(facts.needs, steps=True) or (None if on_its_way else _controllers_word(view))
+
+
+def _controllers_word(view: View) -> str | None:
+    """What it last said about this incarnation: why there is no node, such as what has to be put right first."""
+    run = view.facts.run
+    began = run.resumed_at if run.resumed_at is not None else run.created_at
+    said = [event for event in view.events if event.kind is EventKind.DECISION and event.at >= began]
+    return said[-1].reason if said else None
 
 
 def _need(need: NeedFacts) -> dict[str, Any]:

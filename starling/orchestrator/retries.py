@@ -26,6 +26,13 @@ class Failed:
     """When to try again."""
     since: float
     """When errors of this kind began."""
+    at: float
+    """When it failed last."""
+
+    @property
+    def lasted(self) -> float:
+        """For how many seconds it is known to have failed with nothing but this kind of error."""
+        return self.at - self.since
 
 
 class Retries:
@@ -38,7 +45,8 @@ class Retries:
         before = self._failed.get(what)
         times = before.times + 1 if before is not None else 1
         since = before.since if before is not None and type(before.error) is type(error) else now
-        self._failed[what] = Failed(error=error, times=times, after=now + pause_after(error, times), since=since)
+        after = now + pause_after(error, times)
+        self._failed[what] = Failed(error=error, times=times, after=after, since=since, at=now)
 
     def succeeded(self, what: str) -> None:
         self._failed.pop(what, None)
@@ -59,13 +67,13 @@ class Retries:
         """What fails with this kind of error, and since when with no other."""
         return {what: failed.since for what, failed in self._failed.items() if isinstance(failed.error, kind)}
 
-    def of(self, what: str) -> list[ProviderError]:
-        """Its error, if it failed."""
-        return [self._failed[what].error] if what in self._failed else []
+    def of(self, what: str) -> list[Failed]:
+        """How it failed, if it did."""
+        return [self._failed[what]] if what in self._failed else []
 
     @property
-    def errors(self) -> list[ProviderError]:
-        return [failed.error for failed in self._failed.values()]
+    def all(self) -> list[Failed]:
+        return [*self._failed.values()]
 
 
 def pause_after(error: ProviderError, times: int) -> float:

@@ -133,7 +133,7 @@ class ScheduleSection(Section):
     final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """For cosine: what the learning rate ends at, as a share of `lr`."""
     step_epochs: list[Count] = Field(default_factory=list)
-    """For step: epochs after which the learning rate is multiplied by `step_factor`."""
+    """For step: epochs after which the learning rate is multiplied by `step_factor`, in ascending order."""
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """For step: by how much."""
 
@@ -141,6 +141,8 @@ class ScheduleSection(Section):
     def _only_what_counts(self) -> ScheduleSection:
         if self.name == "step" and not self.step_epochs:
             raise Problems([("step_epochs", "is required for schedule step, such as [30, 60]")])
+        if self.step_epochs != (ascending := sorted(set(self.step_epochs))):
+            raise Problems([("step_epochs", f"must ascend, each epoch once; use {ascending}")])
         idle = {"cosine": ("step_epochs", "step_factor"), "step": ("final_factor",)}
         _refuse_idle(self, idle.get(self.name, ("final_factor", "step_epochs", "step_factor")), f"schedule {self.name}")
         return self
@@ -289,14 +291,14 @@ class NodesSection(Section):
 
 class LimitsSection(Section):
     budget: Positive | None = None
-    """US dollars this run may cost."""
+    """US dollars that the run's machines may cost."""
     max_duration: Duration | None = None
     """How long after its creation the run is stopped."""
     deadline: Deadline | None = None
     """When the run is stopped at the latest, with a time zone."""
     stall: Duration = 1800.0
     """A node that makes no progress for so long ends itself."""
-    idle: Duration = 600.0
+    idle: Duration = 1200.0
     """A node that has nothing to do for so long ends itself."""
 
     @property

@@ -12,7 +12,7 @@ from starling.orchestrator.facts import Facts, NodeFacts, by_slot
 from starling.orchestrator.rests import OfferKey
 
 QUICK_SECONDS = 120.0
-"""A node that ends within this time of its launch, unannounced and untrained, ended quickly."""
+"""A node that ends within this time of its launch, and untrained, ended quickly."""
 FIRST_WAIT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 300.0
 UNFIT_LIMIT = 3
@@ -38,13 +38,19 @@ def launch_not_before(chain: Sequence[NodeFacts]) -> float:
 
 
 def shunned(facts: Facts, now: float) -> set[OfferKey]:
-    """Offers that were bought, or asked for in vain, lately, and of which nothing was heard: better not the same again
-    at once, if there is another."""
-    return {
+    """Offers that were bought, or asked for in vain, lately, and of which nothing was heard, or whose machines were
+    taken at once or are likely to be: better not the same again at once, if there is another."""
+    came_to_nothing = {
         _tried(node).key
         for node in facts.current
-        if not node.counts and not node.announced and node.status is None and now < _given_up_at(node) + SHUN_SECONDS
+        if not node.counts and _came_to_nothing(node) and now < _given_up_at(node) + SHUN_SECONDS
     }
+    at_risk = {
+        node.offer.key
+        for node in facts.current
+        if node.advised and node.notice is not None and now < node.notice.seen_at + SHUN_SECONDS
+    }
+    return came_to_nothing | at_risk
 
 
 def hopeless(facts: Facts, now: float) -> str | None:
@@ -54,14 +60,19 @@ def hopeless(facts: Facts, now: float) -> str | None:
     if fatal := _fatal(facts, now):
         return fatal.error
     ended = sorted(
-        (node for node in facts.current if not node.counts and (node.ended_at is not None or _unfit(node))),
+        (
+            node
+            for node in facts.current
+            if not node.counts and not _taken_early(node) and (node.ended_at is not None or _unfit(node))
+        ),
         key=lambda node: node.intent.wanted_at,
     )
     last = ended[-UNFIT_LIMIT:]
     if len(last) == UNFIT_LIMIT and all(_unfit(node) for node in last):
         return f"{UNFIT_LIMIT} nodes in a row were unfit, the last because: {_unfit(last[-1])}"
     for slot, chain in by_slot(facts.current).items():
-        streak = [node for node in _streak(chain) if not _alone(facts, node)] if slot < facts.spec.nodes.max else []
+        quick = _streak(chain) if slot < facts.spec.nodes.max else []
+        streak = [node for node in quick if not _alone(facts, node) and not _taken_early(node)]
         words = [
             node.status.ended.reason for node in streak if node.status is not None and node.status.ended is not None
         ]
@@ -94,15 +105,24 @@ def _streak(chain: Sequence[NodeFacts]) -> list[NodeFacts]:
 
 def _quick(node: NodeFacts) -> bool:
     """Whether a node ended without having been of use: soon after it began, or at any time by its agent's own word, or
-    without any."""
-    if node.ended_at is None or node.billed_from is None or node.trained or node.announced or node.counts:
+    without any, or because it was taken."""
+    if node.ended_at is None or node.billed_from is None or node.trained or node.counts:
         return False
-    if node.status is None:
-        return True  # it ran, and was never heard of
+    if node.status is None or node.taken:
+        return True  # it ran, and was never heard of, or not for long
     gave_up = node.status is not None and node.status.ended is not None
     if gave_up and node.intent.terminate is None:
         return True
     return node.ended_at - node.billed_from < QUICK_SECONDS
+
+
+def _taken_early(node: NodeFacts) -> bool:
+    """Before it was of use: a shortage, for which the next one waits, and which says nothing of how that will fare."""
+    return node.taken and not node.trained
+
+
+def _came_to_nothing(node: NodeFacts) -> bool:
+    return _taken_early(node) if node.taken else node.status is None
 
 
 def _alone(facts: Facts, node: NodeFacts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from starling.infra.records import NodeState, RunRecord
@@ -15,11 +16,16 @@ class Need:
 
     slot: int
     since: float
-    """When it went unfilled."""
+    """When it went unfilled; infinity: it is not, but who holds it may be taken."""
     holder: NodeFacts | None
     """The node that is wanted, of which every attempt so far was refused; None: there is no such node yet."""
     chain: tuple[NodeFacts, ...]
     """All nodes the slot ever had, oldest first."""
+
+    @property
+    def spare(self) -> bool:
+        """The slot is held: another machine is worth having only if it is less likely to be taken."""
+        return self.since == math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +47,19 @@ def slots_of(facts: Facts, now: float) -> Slots:
     ever, own = by_slot(facts.nodes), by_slot(facts.current)
     for slot in range(facts.spec.nodes.max):
         chain = own.get(slot, [])
-        holder = next((node for node in chain if node.counts), None)
+        holders = [node for node in chain if node.counts]
+        at_risk = holders[0] if holders and holders[0].advised else None
+        holder = holders[-1] if holders else None
         if holder is not None and not holder.never_seen:
             held.append(holder)
+            if holder is at_risk and holder.trained and now >= launch_not_before(chain):
+                needs.append(Need(slot=slot, since=math.inf, holder=None, chain=tuple(ever[slot])))
         elif holder is not None and facts.refused.get(holder.node) != holder.intent.attempt:
             pending.append(holder)
         elif holder is None and now < launch_not_before(chain):
             delayed.append(slot)
         else:
-            since = _unfilled_since(chain, facts.run)
+            since = _unfilled_since(chain, facts.run) if at_risk is None else math.inf
             needs.append(Need(slot=slot, since=since, holder=holder, chain=tuple(ever.get(slot, ()))))
     return Slots(held=tuple(held), pending=tuple(pending), needs=tuple(needs), delayed=tuple(delayed))
 

@@ -6,21 +6,35 @@ Pure. Nothing is concluded from a machine's absence unless the provider has been
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from starling.infra.providers.base import Machine
 from starling.infra.records import Market, NodeIntent, NodeStatus, Offer, Termination
-from starling.orchestrator.actions import Action, RecordGone, RecordLaunched, Terminate, TerminateStray
-from starling.orchestrator.facts import Facts, NodeFacts
+from starling.orchestrator.actions import (
+    Action,
+    RecordGone,
+    RecordLaunched,
+    RecordPrice,
+    Relieve,
+    Terminate,
+    TerminateStray,
+)
+from starling.orchestrator.facts import Facts, NodeFacts, by_slot
+from starling.orchestrator.ledger import price_now
 
 SILENT_SECONDS = 60.0
 """A machine whose agent has not been heard for so long is replaced."""
 END_GRACE_SECONDS = 45.0
 """How long a node may take to end itself once it knows that it should."""
+LEAVE_SECONDS = 900.0
+"""How long a node may take to leave that is given all the time it needs."""
+PRICE_STEP = 0.01
+"""A price that has moved by less, as a share of itself, is not written down."""
 
 
 def upkeep(facts: Facts, now: float) -> list[Action]:
     """Records first, so that nothing is lost if we die in between."""
-    return [*_records(facts, now), *_endings(facts, now), *_stray_endings(facts, now)]
+    return [*_records(facts, now), *_relieved(facts, now), *_endings(facts, now), *_stray_endings(facts, now)]
 
 
 def _records(facts: Facts, now: float) -> Iterator[Action]:
@@ -32,6 +46,26 @@ def _records(facts: Facts, now: float) -> Iterator[Action]:
             yield RecordLaunched(node=node.node, at=started, instance_id=machine.instance_id, offer=node.offer)
         if gone := _found_gone(facts, node, now):
             yield gone
+        elif (price := _moved_price(facts, node)) is not None:
+            yield RecordPrice(node=node.node, at=now, price_per_hour=price)
+
+
+def _moved_price(facts: Facts, node: NodeFacts) -> float | None:
+    """What a machine on the spot market costs now, if that is worth writing down."""
+    before = price_now(node)
+    if not node.up or node.intent.launched_at is None or node.offer.market is not Market.SPOT:
+        return None
+    price = next((offer.price_per_hour for offer in facts.offers if offer.key == node.offer.key), before)
+    return price if abs(price - before) > PRICE_STEP * before else None
+
+
+def _relieved(facts: Facts, now: float) -> Iterator[Action]:
+    """Whoever may be taken leaves once somebody else could train in its place."""
+    seen_at = now if facts.seen_at is None else facts.seen_at
+    for chain in by_slot(facts.current).values():
+        for older, younger in pairwise(node for node in chain if node.counts):
+            if older.advised and younger.ready(seen_at):
+                yield Relieve(node=older.node, reason=f"a rebalance was recommended; {younger.node} takes over")
 
 
 def _found_gone(facts: Facts, node: NodeFacts, now: float) -> RecordGone | None:
@@ -40,7 +74,9 @@ def _found_gone(facts: Facts, node: NodeFacts, now: float) -> RecordGone | None:
     if machine is not None:
         at = machine.ended_at if machine.ended_at is not None else now
         reason = _why_ended(machine, status)
-        return None if machine.alive else RecordGone(node=node.node, at=at, reason=reason, agent_said_so=said)
+        if machine.alive:
+            return None
+        return RecordGone(node=node.node, at=at, reason=reason, agent_said_so=said, taken=machine.taken)
     if facts.listed_at is None:
         return None
     if node.never_seen:
@@ -99,6 +135,8 @@ def _why_end(facts: Facts, node: NodeFacts, now: float) -> str | None:
         return _outdated(facts, node)
     if intent.authorised_until is not None and now > intent.authorised_until + END_GRACE_SECONDS:
         return "it outlived its authorisation"
+    if intent.leave is not None and now > intent.leave.at + LEAVE_SECONDS:
+        return f"it was asked to leave {LEAVE_SECONDS:g} s ago ({intent.leave.reason})"
     if status is None:
         late = launched is not None and now > launched + facts.pace.boot and _silent(facts, node)
         return f"its agent did not report within {facts.pace.boot:g} s" if late else None

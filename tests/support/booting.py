@@ -130,6 +130,11 @@ class BootMachine:
         assert self._process is not None
         self._process.terminate()
 
+    def announce_interruption(self, taken_at: float) -> None:
+        """The metadata service says when the machine will be taken."""
+        assert self._imds is not None
+        self._imds.post_interruption(taken_at)
+
     def process(self, module: str) -> psutil.Process:
         """The one below the user data's that runs this module; raises ValueError if there is none."""
         assert self._process is not None

@@ -98,6 +98,8 @@ class SimulatedRun:
         """How many more side effects the controller has before it dies."""
         self.deaf: set[str] = set()
         """Nodes whose agents do not hear that they are to be taken."""
+        self.deaf_to_leave: set[str] = set()
+        """Nodes that do not leave although another one takes over."""
 
     def controller(self) -> Controller:
         """A fresh process of it, which remembers nothing."""
@@ -221,6 +223,8 @@ class SimulatedRun:
             return "supervisor crashed"
         if intent.authorised_until is not None and now >= intent.authorised_until:
             return "authorised time is over"
+        if intent.leave is not None and intent.node not in self.deaf_to_leave:
+            return intent.leave.reason
         return "the run ends" if told_to_end or intent.terminate else None
 
     def _released(self, node: str) -> bool:

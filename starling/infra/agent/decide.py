@@ -281,7 +281,10 @@ def _departures(facts: Facts, now: float) -> Iterator[_Departure]:
             yield _by("authorised time is over", until)
     if facts.signalled_at is not None:
         yield _by("the machine shuts down (SIGTERM)", facts.signalled_at + min(drain, SHUTDOWN_SECONDS))
-    if facts.notice is not None:
+    if intent is not None and intent.leave is not None:
+        # Nobody takes the machine at a known time, so a checkpoint under way is worth waiting for.
+        yield _Departure(reason=intent.leave.reason, deadline=None, end_at=None)
+    if facts.notice is not None and facts.notice.kind is NoticeKind.INTERRUPTION:  # else the controller's to judge
         yield _on_notice(facts.notice)
 
 
@@ -291,10 +294,8 @@ def _by(reason: str, at: float) -> _Departure:
 
 def _on_notice(notice: Notice) -> _Departure:
     at = notice.takes_effect_at
-    if notice.kind is NoticeKind.REBALANCE or at is None:
-        # Nobody takes the machine at a known time, so a checkpoint under way is worth waiting for.
-        return _Departure(reason=f"{notice.kind.value} notice", deadline=at, end_at=None)
-    return _Departure(reason="interruption notice", deadline=at, end_at=at + INTERRUPTION_GRACE_SECONDS)
+    end_at = at + INTERRUPTION_GRACE_SECONDS if at is not None else None
+    return _Departure(reason="interruption notice", deadline=at, end_at=end_at)
 
 
 def _is_new(departure: _Departure, asked: LeaveAsked | None) -> bool:
@@ -315,7 +316,9 @@ def _verdict_reason(facts: Facts) -> str:
 
 
 def _active_at(facts: Facts) -> float:
-    return max(facts.booted_at, facts.progress.at if facts.progress is not None else 0.0)
+    """It was busy until then: with its preparation, or in a round."""
+    started_at = facts.supervisor.started_at if facts.supervisor is not None and not facts.supervisor.crashes else 0.0
+    return max(facts.booted_at, started_at, facts.progress.at if facts.progress is not None else 0.0)
 
 
 def _how(supervisor: Supervised) -> str:

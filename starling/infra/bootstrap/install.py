@@ -6,17 +6,25 @@
 3. Check torch's CUDA against the driver.
 4. Write `agent.sh`, which runs the agent with everything set, and become the service that runs it.
 
+SIGTERM, which stage 0 passes on: the machine is shut down. The store learns it, and whether AWS takes the machine.
+
 Runs on Python 3.8, with nothing but the standard library; writes nothing outside ROOT but step 0's one script.
 """
 
 from __future__ import annotations
 
+import calendar
+import hashlib
+import http.client
 import json
 import os
 import re
 import shlex
+import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from starling.infra import layout
 from starling.infra.agent.gpus import complaint
@@ -24,7 +32,17 @@ from starling.infra.bootstrap.driver import cuda_version, driver_complaint, driv
 from starling.infra.bootstrap.environment import environment_python
 from starling.infra.bootstrap.interface import talking_interface
 from starling.infra.bootstrap.machine import become_service, power_off_at_reboot
-from starling.infra.bootstrap.stage0 import REPORTED, ROOT, BootError, BootLog, Bucket, Report, describe
+from starling.infra.bootstrap.stage0 import (
+    REPORTED,
+    ROOT,
+    SHUT_DOWN,
+    BootError,
+    BootLog,
+    Bucket,
+    Report,
+    describe,
+    metadata,
+)
 
 MAX_ROOT = 70
 """Characters of ROOT's path: temporary files lie below it, sockets among them, whose paths have 107 at most."""
@@ -34,19 +52,46 @@ CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 """Never written to disk: a node has its role's."""
 
 
+class ShutDown(BaseException):
+    """Whatever goes on is given up; no error of it."""
+
+
 def main() -> int:
     boot: dict[str, str] = json.loads(os.environ["STARLING_BOOT"])
     os.set_inheritable(int(os.environ.pop("STARLING_BOOTING")), False)  # so it closes when we become the service
     log = BootLog(ROOT)
     report = Report(boot, log)
+    signal.signal(signal.SIGTERM, shut_down)
     try:
         script = install(boot, log, Bucket(boot))
         report.ship_log()
         become_service(["/bin/sh", str(script)])
+    except ShutDown:
+        log.say(SHUT_DOWN)
+        report.ended(SHUT_DOWN, unfit=False, notice=interruption_notice())
     except Exception as error:  # whatever it is: without an agent this machine serves nobody, and costs
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # stage 0 would say the rest
         log.say(f"cannot boot: {describe(error)}", "ERROR")
         report.ended(f"could not boot: {describe(error)}")
     return REPORTED
+
+
+def shut_down(*_: object) -> None:
+    """Handler of SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise ShutDown
+
+
+def interruption_notice() -> dict[str, Any] | None:
+    """A `records.Notice`, if AWS has announced that it takes this machine, like the one that agents make of it
+    (`starling/infra/imds/notices.py`, which an old Python cannot run). No answer that makes sense: None."""
+    try:
+        told = json.loads(metadata("meta-data/spot/instance-action") or "null")
+        at = float(calendar.timegm(time.strptime(told["time"], "%Y-%m-%dT%H:%M:%SZ")))
+    except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError):
+        return None
+    known_by = hashlib.sha256(f"interruption {at:.0f}".encode()).hexdigest()[:16]
+    return {"id": known_by, "kind": "interruption", "seen_at": time.time(), "takes_effect_at": at}
 
 
 def install(boot: dict[str, str], log: BootLog, bucket: Bucket) -> Path:

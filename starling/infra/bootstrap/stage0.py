@@ -36,6 +36,7 @@ ROOT = Path(os.environ.get("STARLING_ROOT") or "/opt/starling")
 STAGE_1 = "starling.infra.bootstrap.install"
 REPORTED = 3
 """Exit code of a stage that has told the store why it failed."""
+SHUT_DOWN = "the machine was shut down while it booted"
 
 POWEROFF = "shutdown -h now || systemctl poweroff --force --force"
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -99,7 +100,7 @@ def boot_up() -> int:
         if ended == 0:
             return 0
         if ended == -signal.SIGTERM:
-            report.ended("the machine was shut down while it booted", unfit=False)
+            report.ended(SHUT_DOWN, unfit=False)
         elif ended != REPORTED:
             raise BootError(f"stage 1 ended with {ended}; the instance's console has its last words")
     except Exception as error:  # whatever it is
@@ -343,9 +344,9 @@ class Report:
         """Raises BootError."""
         self._log.ship(self._bucket.put, f"runs/{self._boot['run']}/logs/{self._boot['node']}/")
 
-    def ended(self, reason: str, *, unfit: bool = True) -> None:
-        """The node's last words: its log, then a status; `unfit`: the same awaits others."""
-        status = json.dumps(self._status(reason, unfit)).encode()
+    def ended(self, reason: str, *, unfit: bool = True, **more: Any) -> None:
+        """The node's last words: its log, then a status, with `more` in it; `unfit`: the same awaits others."""
+        status = json.dumps({**self._status(reason, unfit), **more}).encode()
         for tell in (self.ship_log, lambda: self._bucket.put(f"nodes/{self._boot['node']}/status.json", status)):
             try:
                 tell()

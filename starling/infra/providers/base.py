@@ -19,6 +19,8 @@ class Machine:
     launched_at: float | None
     ended_at: float | None = None
     ended_reason: str | None = None
+    taken: bool = False
+    """It ended because the provider took it, for want of machines or by announcement: no fault of what ran on it."""
     address: str | None = None
     instance_type: str | None = None
     zone: str | None = None

@@ -70,12 +70,16 @@ class FakeProvider:
         self._room.setdefault(key, []).append((self._clock.now() if at is None else at, machines))
         self._refuse_as[key] = refuse_as
 
-    def end(self, node: str, reason: str) -> None:
-        """The machine goes away by itself."""
+    def sell(self, *offers: Offer) -> None:
+        """These from now on, instead of those before."""
+        self._offers = offers
+
+    def end(self, node: str, reason: str, *, taken: bool = False) -> None:
+        """The machine goes away, by itself or `taken` by us."""
         machine = self._machines[node]
         if machine.alive:
             self._machines[node] = dataclasses.replace(
-                machine, alive=False, ended_at=self._clock.now(), ended_reason=reason
+                machine, alive=False, ended_at=self._clock.now(), ended_reason=reason, taken=taken
             )
 
     def announce(self, node: str, notice: Notice) -> None:
@@ -135,7 +139,7 @@ class FakeProvider:
         if node not in self.alive:
             raise ProviderError(f"{node} is not running")
         if notice is None:
-            self.end(node, "interrupted")
+            self.end(node, "interrupted", taken=True)
         else:
             self.notices[node] = self._clock.now() + notice
 
@@ -188,7 +192,7 @@ class FakeProvider:
             if due <= self._clock.now():
                 del self.notices[node]
                 if node in self._machines:
-                    self.end(node, "interrupted after notice")
+                    self.end(node, "interrupted after notice", taken=True)
 
     def _begin(self, operation: str) -> None:
         self.asked[operation] += 1

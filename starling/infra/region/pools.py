@@ -12,7 +12,7 @@ from starling.infra.records import Market
 NO_CAPACITY = "InsufficientInstanceCapacity"
 _ON_DEMAND_STANDARD, _SPOT_STANDARD = "L-1216C47A", "L-34B43A08"
 _ON_DEMAND_G, _SPOT_G = "L-DB2E81BA", "L-3819A6DF"
-_ON_DEMAND_P, _SPOT_P = "L-417A185B", "L-7212CCBC"
+_ON_DEMAND_P, _SPOT_P2_TO_P4, _SPOT_P5 = "L-417A185B", "L-7212CCBC", "L-C4BD4855"
 
 QUOTA_NAMES = {
     _ON_DEMAND_STANDARD: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
@@ -20,7 +20,8 @@ QUOTA_NAMES = {
     _ON_DEMAND_G: "Running On-Demand G and VT instances",
     _SPOT_G: "All G and VT Spot Instance Requests",
     _ON_DEMAND_P: "Running On-Demand P instances",
-    _SPOT_P: "All P Spot Instance Requests",
+    _SPOT_P2_TO_P4: "All P4, P3 and P2 Spot Instance Requests",
+    _SPOT_P5: "All P5 Spot Instance Requests",
 }
 """Codes and names of the EC2 quotas that count vCPUs, of the families that a run may use."""
 GENEROUS = 1024.0
@@ -127,10 +128,15 @@ def quota_code(pool: Pool) -> str | None:
     if family in ("g", "vt"):
         return _SPOT_G if spot else _ON_DEMAND_G
     if family == "p":
-        return _SPOT_P if spot else _ON_DEMAND_P
+        return _spot_p(pool.instance_type) if spot else _ON_DEMAND_P
     if family in ("a", "c", "d", "h", "i", "m", "r", "t", "z", "im", "is"):
         return _SPOT_STANDARD if spot else _ON_DEMAND_STANDARD
     return None
+
+
+def _spot_p(instance_type: str) -> str | None:
+    """AWS's list names none for newer ones."""
+    return {"p2": _SPOT_P2_TO_P4, "p3": _SPOT_P2_TO_P4, "p4": _SPOT_P2_TO_P4, "p5": _SPOT_P5}.get(instance_type[:2])
 
 
 def _no_room(pool: Pool) -> str:

@@ -64,7 +64,7 @@ class PriceBook:
             return []
         moved = self._moved.get((instance_type, zone), [])
         first = moved[0].at if moved else math.inf
-        quiet = [change for change in _walk(base, f"{instance_type} {zone}", start, end) if change.at < first]
+        quiet = [change for change in _walk(base, instance_type, start, end) if change.at < first]
         told = [*quiet, *(change for change in moved if change.at <= end)]
         before = [change for change in told if change.at <= start]
         return [*before[-1:], *(change for change in told if change.at > start)]
@@ -77,9 +77,9 @@ class PriceBook:
         return None if known is None or factor is None else known["spot"] * factor
 
 
-def _walk(base: float, name: str, start: float, end: float) -> Iterator[Change]:
-    """A gentle up and down around the base, and back at it for the present: a script's prices are what it says."""
-    phase = zlib.crc32(name.encode()) / 2**32
+def _walk(base: float, instance_type: str, start: float, end: float) -> Iterator[Change]:
+    """A gentle up and down around the base. A type moves alike in all zones, so that the cheapest one always is."""
+    phase = zlib.crc32(instance_type.encode()) / 2**32
     step = math.floor(start / STEP_SECONDS)
     while step * STEP_SECONDS <= end:
         swing = SWING * math.sin(2 * math.pi * (phase + step / 28))  # a week to and fro

@@ -30,7 +30,7 @@ from tests.support.account import set_up as set_up_account
 from tests.support.specs import spec
 
 NODES = 2
-PROVIDER = {"name": "aws", "instance_types": ["g4dn.xlarge", "g5.xlarge"], "disk": 100}
+PROVIDER = {"name": "aws", "instance_types": ["g4dn.xlarge", "g5.xlarge"], "disk": 100, "same_zone": False}
 SPEC = spec(
     nodes={"min": 1, "max": NODES, "gpus_per_node": 1, "on_demand_after": "1h"},
     training={"epochs": 1, "global_batch": 64, "exact": False, "optimizer": {"name": "sgd", "lr": 0.1}},

@@ -117,6 +117,22 @@ def test_an_empty_queue_is_one_call(clients: AwsClients, url: str, clock: FakeCl
     assert clients.calls == {"ReceiveMessage": 1}
 
 
+def test_a_queue_that_gives_few_at_a_time_is_read_to_its_end(clients: AwsClients, url: str, clock: FakeClock) -> None:
+    """SQS may answer with fewer than it was asked for, however many wait."""
+    few = {"MaxNumberOfMessages": 3}
+    clients.sqs.meta.events.register(
+        "provide-client-params.sqs.ReceiveMessage", lambda params, **_: {**params, **few}, unique_id="few"
+    )
+    for number in range(7):
+        tell(clients, url, clock, INTERRUPTION, f"i-{number}")
+    mine = {f"i-{number}" for number in range(7)}
+    queue = NoticeQueue(clients, url, clock=clock)
+    clients.calls.clear()
+    queue.look(mine)
+    assert queue.notices.keys() == mine
+    assert clients.calls == {"ReceiveMessage": 4}, "3, 3, 1, and none"
+
+
 def test_a_queue_that_cannot_be_read_is_reported_once_and_stops_nothing(
     clients: AwsClients,
     served: EmulatedCloud,

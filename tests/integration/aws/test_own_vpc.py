@@ -12,7 +12,9 @@ from starling.infra.clock import FakeClock
 from starling.infra.errors import Misconfigured
 from starling.infra.providers.aws.checkup.dry_runs import check_permissions
 from starling.infra.providers.aws.checkup.finding import Health
+from starling.infra.providers.aws.checkup.setup import check_network
 from starling.infra.providers.aws.clients import AwsClients
+from starling.infra.providers.aws.network import places
 from starling.infra.providers.aws.provider import AwsProvider
 from starling.infra.providers.aws.setup import carry_out, plan_setup
 from starling.infra.providers.aws.stack import read_stack
@@ -98,3 +100,25 @@ def test_the_default_subnet_does_not_fit_the_group_of_another_vpc(cloud: Emulate
             ImageId="ami-12345678",
             LaunchTemplate={"LaunchTemplateId": stack.template_id, "Version": "$Latest"},
         )
+
+
+def test_data_that_pays_for_a_nat_gateway_is_remarked_on_until_there_is_an_endpoint(cloud: EmulatedCloud) -> None:
+    ec2, clients = client("ec2"), AwsClients(REGION)
+    stack = read_stack(clients, "starling")
+    assert {found.name for found in check_network(clients, stack)} == {"network"}, "no way out at all, so no bill"
+    subnet = places(clients, stack.vpc)[0].subnet
+    nat = ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType="private")["NatGateway"]["NatGatewayId"]
+    table = ec2.create_route_table(VpcId=stack.vpc)["RouteTable"]["RouteTableId"]
+    association = ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)["AssociationId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", NatGatewayId=nat)
+    try:
+        network, told = check_network(clients, stack)
+        assert (network.health, told.health) == (Health.OK, Health.WARN)
+        assert f"from {REGION}b all data goes through a NAT gateway" in told.says
+        assert f"--vpc-id {stack.vpc} --service-name com.amazonaws.{REGION}.s3" in (told.fix or "")
+        ec2.create_vpc_endpoint(
+            VpcId=stack.vpc, ServiceName=f"com.amazonaws.{REGION}.s3", VpcEndpointType="Gateway", RouteTableIds=[table]
+        )
+        assert [found.health for found in check_network(clients, stack)] == [Health.OK]
+    finally:
+        ec2.disassociate_route_table(AssociationId=association)

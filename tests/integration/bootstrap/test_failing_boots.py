@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
+
+import pytest
 
 from starling.infra import layout
 from starling.infra.bootstrap.package import pack_package
-from starling.infra.records import Failure, NodeState
+from starling.infra.records import Failure, NodeState, NoticeKind
 from tests.integration.nodes.local_nodes import eventually
 from tests.support.booting import NODE, RUN, BootMachine
 
@@ -86,13 +89,17 @@ def test_a_service_manager_that_refuses(machine: BootMachine) -> None:
     ended_because(machine, "the service cannot be started: no-such-service-manager: No such file or directory")
 
 
-def test_a_shutdown_while_booting_is_nobodys_fault(machine: BootMachine) -> None:
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_shutdown_while_booting_is_nobodys_fault(machine: BootMachine, taken: bool) -> None:
     machine.prepare_run()
     asked = machine.folder / "asked"
     machine.put_on_path("slow-python", f"#!/bin/sh\ntouch {asked}\nexec sleep 600\n")
     machine.environment["STARLING_PYTHON"] = "slow-python"
     machine.boot()
     eventually(asked.exists, "stage 1 looks for a Python; so stage 0 hears of a shutdown by now", 150)
+    taken_at = time.time() + 1
+    if taken:
+        machine.announce_interruption(taken_at)
     machine.shut_down()
     assert machine.wait() == 1
     assert machine.powered_off
@@ -100,6 +107,10 @@ def test_a_shutdown_while_booting_is_nobodys_fault(machine: BootMachine) -> None
     assert status is not None
     assert status.ended is not None
     assert (status.ended.reason, status.unfit) == ("the machine was shut down while it booted", None)
+    assert (status.notice is not None) is taken
+    if status.notice is not None:
+        assert (status.notice.kind, status.notice.takes_effect_at) == (NoticeKind.INTERRUPTION, int(taken_at))
+    assert "the machine was shut down while it booted" in machine.log()
 
 
 def test_a_setup_command_that_fails(machine: BootMachine) -> None:

@@ -11,7 +11,7 @@ import psutil
 from local_nodes import RUN, LocalNodes, eventually
 
 from starling.infra.processes import HOME, MARKER, kill_all, marked
-from starling.infra.records import EventKind, NodeState
+from starling.infra.records import EventKind, NodeState, Termination
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
@@ -68,12 +68,15 @@ def state(nodes: LocalNodes, node: str) -> NodeState | None:
     return status.state if status is not None else None
 
 
-def test_a_rebalance_recommendation_makes_the_node_leave(nodes: LocalNodes) -> None:
+def test_after_a_rebalance_recommendation_a_node_stays_until_it_is_relieved(nodes: LocalNodes) -> None:
     node = nodes.launch()
     nodes.wait_training(node)
     nodes.provider.recommend_rebalance(node)
-    assert nodes.wait_ended(node).ended_reason == "rebalance notice"
+    eventually(lambda: (status := nodes.status(node)) is not None and status.notice is not None, "the notice is told")
     assert nodes.events()[1].data == {"kind": "rebalance", "takes_effect_at": None}
+    assert state(nodes, node) is NodeState.TRAINING
+    nodes.intent(leave=Termination(at=time.time(), reason="another one takes over"))
+    assert nodes.wait_ended(node).ended_reason == "another one takes over"
 
 
 def test_a_hard_interruption_leaves_nothing_of_processes_that_cling_to_life(

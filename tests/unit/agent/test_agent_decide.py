@@ -44,6 +44,7 @@ def notice(kind: NoticeKind = NoticeKind.INTERRUPTION, at: float | None = NOW + 
     return Notice(id="n", kind=kind, seen_at=NOW, takes_effect_at=at)
 
 
+RELIEVED = Termination(at=NOW - 1, reason="a rebalance was recommended; r.0.1 takes over")
 BOOTING = d.Facts(booted_at=NOW - 100, stall=1800.0, idle=600.0, intent=intent())
 PREPARED = replace(BOOTING, prepared=True)
 JOINING = replace(PREPARED, supervisor=d.Supervised(started_at=NOW - 50), moved_at=NOW - 50)
@@ -155,13 +156,18 @@ def test_an_interruption_notice_drains_and_names_its_time() -> None:
 
 def test_a_node_on_notice_starts_nothing() -> None:
     assert end_reason(replace(PREPARED, notice=notice())) == "interruption notice"
-    assert end_reason(replace(BOOTING, notice=notice(NoticeKind.REBALANCE, None))) == "rebalance notice"
+    assert end_reason(replace(PREPARED, intent=intent(leave=RELIEVED))) == RELIEVED.reason
 
 
-def test_a_rebalance_drain_has_all_the_time_it_needs_until_an_interruption_comes() -> None:
-    facts = replace(TRAINING, notice=notice(NoticeKind.REBALANCE, None))
-    assert action(facts) == d.AskLeave(reason="rebalance notice", deadline=None)
-    asked = replace(facts, leave=d.LeaveAsked(reason="rebalance notice", deadline=None))
+def test_a_rebalance_recommendation_alone_ends_nothing() -> None:
+    for facts in (BOOTING, TRAINING):
+        assert action(replace(facts, notice=notice(NoticeKind.REBALANCE, None))) == action(facts)
+
+
+def test_a_node_that_is_relieved_has_all_the_time_it_needs_until_an_interruption_comes() -> None:
+    facts = replace(TRAINING, intent=intent(leave=RELIEVED), notice=notice(NoticeKind.REBALANCE, None))
+    assert action(facts) == d.AskLeave(reason=RELIEVED.reason, deadline=None)
+    asked = replace(facts, leave=d.LeaveAsked(reason=RELIEVED.reason, deadline=None))
     assert action(asked, NOW + 1000) is None
     urgent = replace(asked, notice=notice())
     assert action(urgent) == d.AskLeave(reason="interruption notice", deadline=NOW + 100)
@@ -230,8 +236,11 @@ def test_a_notice_during_a_stop_is_still_told() -> None:
 def test_stall_counts_from_the_last_step_and_idle_from_the_last_activity() -> None:
     assert action(TRAINING, TRAINING.moved_at + TRAINING.stall) is None
     assert "stalled" in end_reason(TRAINING, TRAINING.moved_at + TRAINING.stall + 1)
-    assert action(JOINING, JOINING.booted_at + JOINING.idle) is None
-    assert "idle" in end_reason(JOINING, JOINING.booted_at + JOINING.idle + 1)
+    assert JOINING.supervisor is not None
+    prepared_at = JOINING.supervisor.started_at
+    assert prepared_at > JOINING.booted_at, "its preparation took a while, which is no idling"
+    assert action(JOINING, prepared_at + JOINING.idle) is None
+    assert "idle" in end_reason(JOINING, prepared_at + JOINING.idle + 1)
     again = replace(JOINING, progress=progress(at=NOW - 51))
     assert action(again, NOW - 51 + JOINING.idle) is None, "trained before its supervisor was restarted"
 

@@ -52,7 +52,7 @@ def test_unnamed_types_have_exactly_the_gpus_that_are_asked_for() -> None:
 
 def test_old_foreign_and_shared_gpus_and_bare_metal_are_offered_to_nobody_who_does_not_name_them() -> None:
     assert not {"p3.2xlarge", "g4ad.xlarge", "g6f.xlarge", "g5.metal"} & set(names(1))
-    assert names(1, instance_types=("p3.2xlarge", "g6f.xlarge")) == ["g6f.xlarge", "p3.2xlarge"]
+    assert names(1, instance_types=("g5.metal", "g6f.xlarge")) == ["g5.metal", "g6f.xlarge"]
 
 
 def test_a_named_type_may_have_more_gpus_but_not_fewer() -> None:
@@ -86,6 +86,7 @@ def test_cpu_nodes_are_current_plain_machines_of_middle_size() -> None:
         (1, {"instance_types": ("g5.xlage",)}, r"us-east-1 has no instance type g5\.xlage; did you mean g5\.xlarge\?"),
         (1, {"instance_types": ("g5g.xlarge",)}, "g5g.xlarge is a machine for arm64; nodes must be x86_64"),
         (1, {"instance_types": ("g4ad.xlarge",)}, "g4ad.xlarge has GPUs of AMD"),
+        (1, {"instance_types": ("g5.xlarge", "p3.2xlarge")}, r"p3\.2xlarge has a V100.*: name types with a T4"),
         (3, {}, "us-east-1 has no instance type with 3 GPUs"),
         (1, {"gpu_memory": 200.0}, "with 1 GPU of 200 GiB or more"),
         (1, {"gpu_memory": 40.0, "instance_types": ("g5.xlarge",)}, "40 GiB or more among g5.xlarge"),

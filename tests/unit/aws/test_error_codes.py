@@ -214,9 +214,25 @@ def test_credentials_that_ran_out_tell_how_to_log_in(
     assert "--profile lab" in str(found)
 
 
-@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "(No|Partial)Credentials"))
-def test_without_credentials_nothing_is_authorised(kind: type[BotoCoreError]) -> None:
+@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "PartialCredentials"))
+def test_with_half_of_the_credentials_nothing_is_authorised(kind: type[BotoCoreError]) -> None:
     assert type(provider_error("look", instance(kind))) is NotAuthorised
+
+
+@pytest.mark.parametrize("kind", raised_by_botocore("BotoCoreError", "NoCredentials"))
+def test_credentials_that_are_not_there_are_waited_for(kind: type[BotoCoreError]) -> None:
+    """Nobody has logged in, or the machine's metadata service is slow: botocore says the same of both."""
+    found = provider_error("look", instance(kind))
+    assert type(found) is CredentialsExpired
+    assert "`aws sso login`) or run `aws configure`; it is noticed by itself" in str(found)
+    assert "expired" not in str(found)
+
+
+def test_an_account_that_aws_still_checks_is_waited_for() -> None:
+    found = error("PendingVerification")
+    assert type(found) is CredentialsExpired
+    assert "AWS checks the account" in str(found)
+    assert "log in" not in str(found)
 
 
 def test_an_answer_that_is_no_answer_is_told_in_one_line() -> None:

@@ -80,6 +80,25 @@ def test_why_it_ended(code: str, reason: str) -> None:
     assert ended.ended_reason == reason
 
 
+@pytest.mark.parametrize(
+    ("code", "taken"),
+    [
+        ("Server.SpotInstanceTermination", True),
+        ("Server.SpotInstanceShutdown", True),
+        ("Server.InsufficientInstanceCapacity", True),
+        ("Server.InternalError", False),
+        ("Client.InstanceInitiatedShutdown", False),
+        ("Client.UserInitiatedShutdown", False),
+    ],
+)
+@pytest.mark.parametrize("told_before", [None, NoticeKind.REBALANCE, NoticeKind.INTERRUPTION])
+def test_whether_aws_took_it(code: str, taken: bool, told_before: NoticeKind | None) -> None:
+    notices = {"i-1": NOTICE.but(kind=told_before)} if told_before else {}
+    ended = machine(instance("shutting-down", StateReason={"Code": code}), notices, {})
+    assert ended.taken is (taken or told_before is NoticeKind.INTERRUPTION)
+    assert not seen().taken, "it is announced, and works until then"
+
+
 def test_a_machine_that_is_only_stopped_says_so() -> None:
     assert "stopped, but not terminated" in str(seen("stopped").ended_reason)
 

@@ -22,7 +22,7 @@ from tests.support.specs import spec
 
 CREATED = 1_000_000.0
 DEADLINE = "1970-01-12T23:46:40+00:00"  # 36,000 s after CREATED
-AWS = {"name": "aws"}
+AWS = {"name": "aws", "same_zone": False}
 CHEAP_T4 = spot("g4dn.xlarge", "a", 0.2, device="T4")
 A10G_A, A10G_B = spot("g5.xlarge", "a", 0.4), spot("g5.xlarge", "b", 0.5)
 FULL = on_demand("g5.xlarge", "a", 1.0)
@@ -171,6 +171,12 @@ def test_one_zone_is_the_one_of_the_living_nodes() -> None:
     assert {choice.candidates for choice in choices(facts(node(0, A10G_B), sections=sections))} == {(A10G_B,)}
     lost = node(0, A10G_B, step=1, gone_at=CREATED + 100, gone_reason="taken")
     assert choices(facts(lost, sections=sections), CREATED + 200)[0].candidates == (A10G_A,)
+
+
+def test_a_node_alone_may_be_in_any_zone() -> None:
+    sections = {"provider": AWS | {"same_zone": True}, "nodes": {"max": 1}}
+    (choice,) = choices(facts(offers=(A10G_A, A10G_B), sections=sections))
+    assert choice.candidates == (A10G_A, A10G_B)
 
 
 def test_the_first_choice_of_a_zone_binds_all_nodes_wanted_at_the_same_moment() -> None:

@@ -241,11 +241,14 @@ def test_a_node_taken_back_while_waiting_for_capacity_is_not_launched(folder_sto
 
 
 def test_until_the_machine_is_known_the_dearest_candidate_counts(folder_store: Store) -> None:
+    """On the spot market, what it may come to cost: the full price, or what the user would pay at most."""
     sections = {"limits": {"budget": 10.0}}
     world = world_of(folder_store, nodes={"max": 1}, sections=sections)
+    world.provider.sell(SPOT_A, SPOT_B.but(on_demand_price=1.5))
     world.provider.set_room(SPOT_B.key, 0)
     world.provider.fail_next("launch", ProviderUnavailable("no answer"))
     controller = world.live(world.controller(), 1)
-    assert world.intent("sim.0.0").authorised_until == pytest.approx(1_000_000 + 10 / 0.5 * 3600)
+    assert world.intent("sim.0.0").authorised_until == pytest.approx(1_000_000 + 10 / 1.5 * 3600)
     world.live(controller, 20)
-    assert world.intent("sim.0.0").authorised_until == pytest.approx(1_000_000 + 10 / 0.4 * 3600, abs=60)
+    assert world.intent("sim.0.0").offer.key == SPOT_A.key
+    assert world.intent("sim.0.0").authorised_until == pytest.approx(1_000_000 + 10 / 1.0 * 3600, abs=60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from starling.infra.providers.base import Pace
 from starling.infra.records import Notice, NoticeKind
 from starling.infra.store import Store
@@ -51,13 +49,11 @@ def test_the_pace_sets_the_time_to_the_next_look(folder_store: Store) -> None:
     assert controller.one_pass() == 2.0
 
 
-@pytest.mark.parametrize("kind", list(NoticeKind))
-def test_the_replacement_is_asked_for_whichever_source_saw_the_notice_first(
-    folder_store: Store, kind: NoticeKind
-) -> None:
+def test_the_replacement_is_asked_for_whichever_source_saw_the_notice_first(folder_store: Store) -> None:
     world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
     controller = world.live(world.controller(), 10)
-    world.provider.announce("sim.0.0", Notice(id="n", kind=kind, seen_at=world.clock.now(), takes_effect_at=None))
+    notice = Notice(id="n", kind=NoticeKind.INTERRUPTION, seen_at=world.clock.now(), takes_effect_at=None)
+    world.provider.announce("sim.0.0", notice)
     world.live(controller, 2)
     assert world.provider.alive == ["sim.0.0", "sim.0.1"]
     assert world.intent("sim.0.0").terminate is None, "it works for as long as it lives"

@@ -17,6 +17,7 @@ from starling.infra.errors import (
 from starling.infra.journal import read_events
 from starling.infra.records import EventKind, RunState
 from starling.infra.store import Store
+from starling.orchestrator.decide import FORBIDDEN_SECONDS
 from starling.orchestrator.reading import read_verdict
 from starling.orchestrator.runs import request_stop
 from tests.support.simulated_run import SimulatedRun
@@ -33,17 +34,58 @@ def launches(world: SimulatedRun) -> int:
     return world.provider.asked["launch"]
 
 
-@pytest.mark.parametrize("operation", ["launch", "list", "offers"])
-@pytest.mark.parametrize("error", [FORBIDDEN, Misconfigured("provider.image: there is no such image")])
-def test_without_a_node_the_run_fails_at_once(folder_store: Store, operation: str, error: ProviderError) -> None:
-    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
-    world.provider.fail_next(operation, error, 1)
-    world.live(world.controller(), 20)
-    verdict = read_verdict(folder_store, "sim", 0)
+OPERATIONS = pytest.mark.parametrize("operation", ["launch", "list", "offers"])
+
+
+def failed_because(world: SimulatedRun, error: ProviderError) -> None:
+    verdict = read_verdict(world.store, "sim", 0)
     assert verdict is not None
     assert (verdict.state, verdict.reason) == (RunState.FAILED, str(error))
     assert world.provider.started == []
     assert world.provider.calls[-1] == ("close", "sim"), "the controller has finished"
+
+
+@OPERATIONS
+def test_without_a_node_a_wrong_setting_ends_the_run_at_once(folder_store: Store, operation: str) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    error = Misconfigured("provider.image: there is no such image")
+    world.provider.fail_next(operation, error, 1)
+    world.live(world.controller(), 20)
+    failed_because(world, error)
+
+
+@OPERATIONS
+def test_without_a_node_a_permission_that_stays_missing_ends_the_run(folder_store: Store, operation: str) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    world.provider.fail_next(operation, FORBIDDEN, 100)
+    controller = world.live(world.controller(), FORBIDDEN_SECONDS - 5)
+    assert read_verdict(folder_store, "sim", 0) is None
+    tried = world.provider.asked[operation]
+    world.live(controller, 20)
+    failed_because(world, FORBIDDEN)
+    assert (tried, world.provider.asked[operation]) == (3, 4), "every minute, and at last once more"
+
+
+@OPERATIONS
+def test_a_permission_that_is_on_its_way_is_waited_for_and_told_at_once(folder_store: Store, operation: str) -> None:
+    """Such as a policy that was attached a moment ago."""
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    world.provider.fail_next(operation, FORBIDDEN, 3)
+    controller = world.live(world.controller(), 5)
+    assert decisions(world)[-1].endswith(f"trying again every minute: {FORBIDDEN}")
+    world.live(controller, 200)
+    assert world.working() == ["sim.0.0"]
+    assert read_verdict(folder_store, "sim", 0) is None
+
+
+def test_only_the_same_trouble_counts_on(folder_store: Store) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 1}))
+    world.provider.fail_next("launch", FORBIDDEN, 3)
+    world.provider.fail_next("launch", Throttled("slow down"), 1)
+    world.provider.fail_next("launch", FORBIDDEN, 3)
+    world.live(world.controller(), 2 * FORBIDDEN_SECONDS + 30)
+    assert launches(world) == 8
+    assert world.working() == ["sim.0.0"]
 
 
 def test_with_a_node_it_goes_on_and_tries_again_every_minute(folder_store: Store) -> None:
@@ -71,7 +113,21 @@ def test_a_node_on_its_way_out_is_not_cut_off_by_a_run_that_fails(folder_store: 
     controller = world.live(controller, 50)
     assert world.provider.alive == ["sim.0.0"]
     assert read_verdict(folder_store, "sim", 0) is None
-    world.live(controller, 60)
+    world.live(controller, FORBIDDEN_SECONDS + 20)
+    verdict = read_verdict(folder_store, "sim", 0)
+    assert verdict is not None
+    assert (verdict.state, verdict.reason) == (RunState.FAILED, str(FORBIDDEN))
+
+
+def test_what_has_long_been_forbidden_is_not_waited_for_again_once_the_last_node_is_lost(folder_store: Store) -> None:
+    world = SimulatedRun(folder_store, spec(nodes={"max": 2}))
+    controller = world.live(world.controller(), 10)
+    world.provider.fail_next("launch", FORBIDDEN, 100)
+    world.provider.interrupt("sim.1.0", None)
+    controller = world.live(controller, FORBIDDEN_SECONDS + 20)
+    assert read_verdict(folder_store, "sim", 0) is None
+    world.provider.interrupt("sim.0.0", None)
+    world.live(controller, 10)
     verdict = read_verdict(folder_store, "sim", 0)
     assert verdict is not None
     assert (verdict.state, verdict.reason) == (RunState.FAILED, str(FORBIDDEN))

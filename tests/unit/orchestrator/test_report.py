@@ -8,6 +8,8 @@ import pytest
 
 from starling.infra.providers.base import Machine
 from starling.infra.records import (
+    Event,
+    EventKind,
     Market,
     NodeIntent,
     NodeState,
@@ -74,7 +76,8 @@ def node(
 
 
 def view(*nodes: NodeFacts, **changes: Any) -> View:
-    record = RunRecord(run="r", created_at=100.0, stop=changes.pop("stop", None))
+    more = {name: changes.pop(name, None) for name in ("stop", "resumed_at")}
+    record = RunRecord(run="r", created_at=100.0, **more)
     facts = Facts(run=record, spec=spec(), verdict=changes.pop("verdict", None), nodes=nodes)
     return View(
         **{"facts": facts, "events": (), "manifest": MANIFEST, "checkpoint_uri": "/s/c/40", "now": NOW, **changes}
@@ -207,3 +210,20 @@ def test_a_run_that_never_began_has_no_checkpoint() -> None:
 def test_an_inexact_verdict_is_told() -> None:
     told = result(view(verdict=verdict(RunState.DONE, result={"exact": False})))
     assert told["exact"] is False
+
+
+def decided(at: float, reason: str) -> Event:
+    return Event(at=at, kind=EventKind.DECISION, subject="r", reason=reason)
+
+
+def test_a_run_without_a_node_says_what_its_controller_waits_for() -> None:
+    said = (decided(100.0, "r.0.0: the spec asks for it"), decided(101.0, "trying again every minute: ec2:CreateFleet"))
+    nothing = node(launched_at=None)
+    nothing = NodeFacts(intent=nothing.intent)
+    for nodes in ((), (nothing,), (node(gone_at=990.0),)):
+        assert status(view(*nodes, events=said))["reason"] == "trying again every minute: ec2:CreateFleet"
+    assert status(view(node(), events=said))["reason"] is None, "one works"
+    booting = NodeFacts(intent=node().intent)
+    assert status(view(booting, events=said))["reason"] is None, "one is on its way"
+    assert status(view(nothing, events=said, resumed_at=102.0))["reason"] is None, "that was said before the resume"
+    assert status(view(nothing, events=said, stop=StopRequest(at=1, reason="x")))["reason"] == "x"

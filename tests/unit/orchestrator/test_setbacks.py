@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from starling.infra.records import Market, NodeEnd, NodeIntent, NodeState, NodeStatus, Offer, Progress, RunRecord
+from starling.infra.providers.base import Machine
+from starling.infra.records import (
+    Market,
+    NodeEnd,
+    NodeIntent,
+    NodeState,
+    NodeStatus,
+    Notice,
+    NoticeKind,
+    Offer,
+    Progress,
+    RunRecord,
+)
 from starling.orchestrator.facts import Facts, NodeFacts
-from starling.orchestrator.setbacks import FIRST_WAIT_SECONDS, hopeless, launch_not_before
+from starling.orchestrator.setbacks import FIRST_WAIT_SECONDS, SHUN_SECONDS, hopeless, launch_not_before, shunned
 from tests.support.specs import spec
 
 OFFER = Offer(provider="local", instance_type="local", zone="local", market=Market.SPOT, price_per_hour=1.0)
@@ -102,6 +114,64 @@ def test_what_was_never_bought_is_no_setback() -> None:
     ]
     assert launch_not_before(never) == 0.0
     assert hopeless(facts(1, *never), 9000.0) is None
+
+
+def taken(generation: int, how: str) -> NodeFacts:
+    """A node whose machine was shut down while it booted, because the provider wanted it back; who knows that?"""
+    node = ended(generation, started=False)
+    assert node.status is not None
+    intent, end = node.intent, intent_end(node)
+    status = node.status.but(progress=None, ended=NodeEnd(at=end, reason="the machine was shut down while it booted"))
+    if how == "recorded":
+        return NodeFacts(intent=intent.but(taken=True), status=status)
+    if how == "said by stage 1":
+        notice = Notice(id="n", kind=NoticeKind.INTERRUPTION, seen_at=end, takes_effect_at=end)
+        return NodeFacts(intent=intent, status=status.but(notice=notice))
+    machine = Machine(
+        node=node.node, instance_id="i", alive=False, launched_at=intent.launched_at, ended_at=end, taken=True
+    )
+    return NodeFacts(intent=intent.but(gone_at=None), status=status, machine=machine)
+
+
+def intent_end(node: NodeFacts) -> float:
+    assert node.intent.gone_at is not None
+    return node.intent.gone_at
+
+
+@pytest.mark.parametrize("how", ["recorded", "said by stage 1", "seen by the provider"])
+def test_a_shortage_that_takes_nodes_as_they_boot_is_waited_out_and_ends_no_run(how: str) -> None:
+    chain = [taken(generation, how) for generation in range(12)]
+    assert hopeless(facts(1, *chain), 9000.0) is None
+    assert launch_not_before(chain[:3]) == 210.0 + 2 * FIRST_WAIT_SECONDS
+    last = intent_end(ended(11, started=False))
+    assert shunned(facts(1, *chain), last + SHUN_SECONDS - 1) == {OFFER.key}
+    assert shunned(facts(1, *chain), last + SHUN_SECONDS) == set()
+
+
+def test_what_was_of_use_before_it_was_taken_is_no_setback() -> None:
+    trained = [ended(generation, started=True) for generation in range(2)]
+    chain = [NodeFacts(intent=node.intent.but(taken=True), status=node.status) for node in trained]
+    assert launch_not_before(chain) == 0.0
+    assert shunned(facts(1, *chain), 120.0) == set()
+
+
+def test_nodes_that_were_taken_between_others_excuse_nobody() -> None:
+    failing = [ended(generation, started=False) for generation in (0, 2, 4)]
+    between = [taken(generation, "recorded") for generation in (1, 3, 5)]
+    chain = sorted([*failing, *between], key=lambda node: node.intent.generation)
+    assert "3 nodes in a row" in (hopeless(facts(1, *chain), 9000.0) or "")
+    assert hopeless(facts(1, *chain[:4]), 9000.0) is None, "two of these have failed"
+
+
+def unfit(node: NodeFacts) -> NodeFacts:
+    assert node.status is not None
+    return NodeFacts(intent=node.intent, status=node.status.but(unfit="no GPU", progress=None))
+
+
+def test_a_machine_that_was_being_taken_is_not_called_unfit() -> None:
+    sick = [unfit(ended(generation, started=False)) for generation in range(2)]
+    assert hopeless(facts(1, *sick, unfit(taken(2, "recorded"))), 9000.0) is None
+    assert "were unfit" in (hopeless(facts(1, *sick, unfit(ended(2, started=False))), 9000.0) or "")
 
 
 def facts(least: int, *nodes: NodeFacts) -> Facts:

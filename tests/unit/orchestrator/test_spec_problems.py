@@ -51,6 +51,8 @@ def accepted(tmp_path: Path, text: str, *overrides: str) -> Spec:
         ("name: sgd -> name: sdg", 8, "training.optimizer.name: unknown value 'sdg'; did you mean sgd?"),
         ("lr: 1e-1 -> lr: -1", 8, "training.optimizer.lr: should be greater than 0, not -1"),
         ("lr: 1e-1 -> lr: 1, eps: 1", 8, "training.optimizer.eps: has no effect with optimizer sgd; drop it"),
+        ("lr: 1e-1} -> lr: 1}\n  schedule: {name: step, step_epochs: [6, 3]}", 9, "step_epochs: must ascend, each"),
+        ("lr: 1e-1} -> lr: 1}\n  schedule: {name: step, step_epochs: [3, 3]}", 9, "each epoch once; use [3]"),
         (", lr: 1e-1 -> ", 8, "training.optimizer.lr: is required: Learning rate"),
         ("name: small\n -> name: Small\n", 1, "name: 'Small' does not fit"),
         ("model: small-cnn -> model: resnet18", 3, "efficientnet-lite0, pratt-cnn or torchvision/resnet18"),

@@ -157,6 +157,11 @@ def _named(name: str, types: dict[str, InstanceType], region: str, gpus: int) ->
         raise Misconfigured(f"{name} is a machine for {has}; nodes must be {ARCHITECTURE}")
     if gpus and one.gpu_maker not in (GPU_MAKER, None):
         raise Misconfigured(f"{name} has GPUs of {one.gpu_maker}; training needs {GPU_MAKER}'s")
+    if gpus and one.gpu_model in TOO_OLD_GPUS:
+        raise Misconfigured(
+            f"{name} has a {one.gpu_model}, for which current builds of torch have no kernels: name types with a T4 or"
+            " newer (g4dn, g5, g6, g6e, p4d, p5)"
+        )
     if one.gpus < gpus:
         raise Misconfigured(f"{name} has {_gpus(one.gpus)}, too few: name types with {_gpus(gpus)} or more")
     return one

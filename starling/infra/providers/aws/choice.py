@@ -14,7 +14,7 @@ class AwsChoice:
     region: str = "us-east-1"
     zones: tuple[str, ...] | None = None
     """None: all of the region."""
-    same_zone: bool = False
+    same_zone: bool = True
     instance_types: tuple[str, ...] | None = None
     """None: everything that has the number of GPUs that is asked for."""
     gpu_memory: float | None = None

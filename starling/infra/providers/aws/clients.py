@@ -33,10 +33,18 @@ if TYPE_CHECKING:
 
 PRICING_REGION = "us-east-1"
 """Prices of all regions are told here."""
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 60
+"""An instant fleet answers only once its instances are chosen."""
+_TRIES = 3
+_PAUSE_SECONDS = 20
+"""Between two tries botocore waits at most so long."""
+LONGEST_CALL_SECONDS = _TRIES * (_CONNECT_SECONDS + _READ_SECONDS) + (_TRIES - 1) * _PAUSE_SECONDS
+"""A call that was begun so long ago has been answered, or given up."""
 _CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=60,  # an instant fleet answers only once its instances are chosen
-    retries={"mode": "standard", "total_max_attempts": 3},
+    connect_timeout=_CONNECT_SECONDS,
+    read_timeout=_READ_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": _TRIES},
     max_pool_connections=16,
 )
 

@@ -110,9 +110,15 @@ _GROUPS: tuple[tuple[type[ProviderError], str, str], ...] = (
         " MissingAuthenticationTokenException InvalidSecurity InvalidSecurity.RequestHasExpired NotSignedUp",
     ),
     (
+        CredentialsExpired,
+        "AWS checks the account, as it does with new ones: that takes minutes to hours, and it goes on by itself"
+        " afterwards; after four hours ask AWS Support",
+        "PendingVerification",
+    ),
+    (
         NotAuthorised,
         "AWS has yet to approve the account: wait for its mail, or ask AWS Support",
-        "PendingVerification Blocked AccountProblem SubscriptionRequiredException AccountDisabled",
+        "Blocked AccountProblem SubscriptionRequiredException AccountDisabled",
     ),
     (
         Misconfigured,
@@ -248,7 +254,10 @@ CODES: dict[str, Meaning] = {
 
 EXCEPTIONS: dict[str, Meaning] = {
     **{name: Meaning(CredentialsExpired, "") for name in EXPIRED_EXCEPTIONS},
-    "NoCredentialsError": Meaning(NotAuthorised, "log in (`aws login`, `aws sso login`) or run `aws configure`"),
+    # A metadata service that is slow to answer looks like this as well.
+    "NoCredentialsError": Meaning(
+        CredentialsExpired, "log in (`aws login`, `aws sso login`) or run `aws configure`; it is noticed by itself"
+    ),
     "PartialCredentialsError": Meaning(
         NotAuthorised, "run `aws configure`, or complete the environment's AWS_ variables"
     ),
@@ -293,7 +302,7 @@ def provider_error(doing: str, error: Exception) -> ProviderError:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return coded_error(doing, code, message, operation=error.operation_name, status=status)
     meaning = _meaning_of_exception(error)
-    advice = how_to_log_in(error) if meaning.kind is CredentialsExpired else meaning.advice
+    advice = meaning.advice or how_to_log_in(error)
     reason = str(error).partition("\n")[0]  # what cannot be parsed is quoted, page by page
     return meaning.kind(_joined(f"cannot {doing}", reason, advice))
 
@@ -303,7 +312,7 @@ def coded_error(doing: str, code: str, message: str, *, operation: str, status: 
     meaning = meaning_of(code, message, status)
     if meaning.kind is NotAuthorised and not meaning.advice:
         return NotAuthorised(_joined(f"cannot {doing}", code, denial(message, action_of(operation))))
-    advice = how_to_log_in() if meaning.kind is CredentialsExpired else meaning.advice
+    advice = meaning.advice or how_to_log_in()
     return meaning.kind(_joined(f"cannot {doing}", f"{code}, {message or 'no message'}", advice))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starling.infra.providers.aws.tags import NODE, STORE, as_dict
 from starling.infra.providers.base import Machine
-from starling.infra.records import Market, Notice
+from starling.infra.records import Market, Notice, NoticeKind
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef
@@ -34,6 +34,15 @@ _REASONS = {
     "Client.VolumeLimitExceeded": "could not start: the account's limit of EBS volumes is reached",
 }
 """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html"""
+_TAKEN = frozenset(
+    {
+        "Server.SpotInstanceTermination",
+        "Server.SpotInstanceShutdown",
+        "Server.InsufficientInstanceCapacity",
+        "Server.ScheduledStop",
+    }
+)
+"""Of these: AWS wanted the machine back, or had none."""
 _WHEN = re.compile(r"\((?P<when>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")
 
 
@@ -48,6 +57,7 @@ def machine(instance: InstanceTypeDef, notices: Mapping[str, Notice], ended: Map
         launched_at=instance["LaunchTime"].timestamp(),
         ended_at=None if alive else _ended_at(instance) or ended.get(instance_id),
         ended_reason=None if alive else ended_reason(instance),
+        taken=not alive and _was_taken(instance, notices.get(instance_id)),
         address=instance.get("PrivateIpAddress"),
         instance_type=instance["InstanceType"],
         zone=instance["Placement"].get("AvailabilityZone"),
@@ -72,6 +82,12 @@ def ended_reason(instance: InstanceTypeDef) -> str:
     if instance["State"]["Name"] in ("stopping", "stopped"):
         return f"stopped, but not terminated ({known or 'no reason given'})"
     return known or "ended for a reason that AWS does not tell"
+
+
+def _was_taken(instance: InstanceTypeDef, notice: Notice | None) -> bool:
+    """One that was to be taken, and switched itself off before, counts as well."""
+    announced = notice is not None and notice.kind is NoticeKind.INTERRUPTION
+    return announced or instance.get("StateReason", {}).get("Code") in _TAKEN
 
 
 def _ended_at(instance: InstanceTypeDef) -> float | None:

@@ -28,6 +28,13 @@ class Place:
     """What its default route leads to (igw-..., nat-..., tgw-...); None: it cannot reach the internet."""
     public: bool
     """Machines there get a public address without asking."""
+    gateway_endpoint: bool = False
+    """One is among its routes: of S3, whose data then takes no other way, or (much rarer) of DynamoDB."""
+
+    @property
+    def pays_for_s3(self) -> bool:
+        """Its traffic with S3 goes through a NAT gateway, which charges for every byte."""
+        return self.way_out is not None and self.way_out.startswith("nat-") and not self.gateway_endpoint
 
 
 def subnets(clients: AwsClients, vpc: str) -> dict[str, str]:
@@ -85,7 +92,8 @@ def wants_public_addresses(found: Iterable[Place]) -> bool:
 
 
 def _best_of_each_zone(found: Sequence[SubnetTypeDef], tables: Sequence[RouteTableTypeDef]) -> list[Place]:
-    ways = {subnet["SubnetId"]: _way_out(subnet["SubnetId"], tables) for subnet in found}
+    routes = {subnet["SubnetId"]: _routes(subnet["SubnetId"], tables) for subnet in found}
+    ways = {subnet: next(filter(None, map(_leads_to, own)), None) for subnet, own in routes.items()}
 
     def rank(subnet: SubnetTypeDef) -> tuple[bool, bool, int, str]:
         free = subnet["AvailableIpAddressCount"]
@@ -98,6 +106,7 @@ def _best_of_each_zone(found: Sequence[SubnetTypeDef], tables: Sequence[RouteTab
             subnet=subnet["SubnetId"],
             way_out=ways[subnet["SubnetId"]],
             public=subnet["MapPublicIpOnLaunch"],
+            gateway_endpoint=any(_is_endpoint(route) for route in routes[subnet["SubnetId"]]),
         )
         for zone, subnet in sorted(best.items())
     ]
@@ -111,12 +120,15 @@ def _is_usable(subnet: SubnetTypeDef) -> bool:
     )
 
 
-def _way_out(subnet: str, tables: Sequence[RouteTableTypeDef]) -> str | None:
-    """By the subnet's own route table, else by the VPC's main one."""
+def _routes(subnet: str, tables: Sequence[RouteTableTypeDef]) -> list[RouteTypeDef]:
+    """Of the subnet's own route table, else of the VPC's main one."""
     own = [table for table in tables if any(at.get("SubnetId") == subnet for at in table["Associations"])]
     main = [table for table in tables if any(at.get("Main") for at in table["Associations"])]
-    routes = [route for table in own or main for route in table["Routes"]]
-    return next((way for route in routes if (way := _leads_to(route)) is not None), None)
+    return [route for table in own or main for route in table["Routes"]]
+
+
+def _is_endpoint(route: RouteTypeDef) -> bool:
+    return route.get("GatewayId", "").startswith("vpce-")
 
 
 def _leads_to(route: RouteTypeDef) -> str | None:

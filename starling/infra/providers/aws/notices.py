@@ -34,7 +34,7 @@ WARNING = 120.0
 HIDDEN = 3
 """Seconds for which a message that one controller has looked at is hidden from the others."""
 FULL = 10
-"""Messages that one call gives or deletes at most; fewer, and there are hardly more."""
+"""Messages that one call gives or deletes at most. It often gives fewer, whatever else is there."""
 MOST_LOOKS = 20
 """Calls at a time."""
 
@@ -74,7 +74,7 @@ class NoticeQueue:
         """When they ended."""
 
     def look(self, mine: Collection[str]) -> None:
-        """Read what concerns these instances: one call if little is there. A queue that cannot be read is reported,
+        """Read what concerns these instances: one call if nothing is there. A queue that cannot be read is reported,
         once, and no error: the nodes hear of interruptions themselves."""
         try:
             messages = self._read()
@@ -89,7 +89,7 @@ class NoticeQueue:
             self._complaint = None
 
     def _read(self) -> dict[str, MessageTypeDef]:
-        """Messages by id; some come twice."""
+        """Messages by id, until a call finds nothing new; some come twice."""
         seen: dict[str, MessageTypeDef] = {}
         for _ in range(MOST_LOOKS):
             with self._clients.named("read interruption notices"):
@@ -102,7 +102,7 @@ class NoticeQueue:
             found = {message["MessageId"]: message for message in answer.get("Messages", [])}
             news = found.keys() - seen.keys()
             seen |= found
-            if len(found) < FULL or not news:
+            if not news:
                 break
         return seen
 

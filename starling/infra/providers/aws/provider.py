@@ -29,7 +29,7 @@ from starling.infra.errors import (
 )
 from starling.infra.providers.aws import tags
 from starling.infra.providers.aws.choice import AwsChoice
-from starling.infra.providers.aws.clients import AwsClients
+from starling.infra.providers.aws.clients import LONGEST_CALL_SECONDS, AwsClients
 from starling.infra.providers.aws.describing import MOST_FILTER_VALUES, in_state, read_instances, tagged
 from starling.infra.providers.aws.fleet import bought, client_token, fleet_request, is_silent, wanted
 from starling.infra.providers.aws.images import image_setting
@@ -51,6 +51,10 @@ MOST_AT_ONCE = 1000
 """Instances that one TerminateInstances takes."""
 PROPAGATION_PAUSES = (1.0, 2.0, 4.0)
 """Seconds to wait for a launch template that was made just now to be known everywhere."""
+SETTLE_SECONDS = 60.0
+ANOTHERS_SECONDS = LONGEST_CALL_SECONDS + SETTLE_SECONDS
+"""How long another controller's launch may still come to something: its call may only just have begun, and then the
+machine may not be listed at once."""
 _REPEATED = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
 """The token has been used: by a controller with other settings, or for a machine that is gone."""
 
@@ -69,7 +73,7 @@ class AwsProvider:
     """Sells EC2 instances of one region, for one store. `launch` may be called from several threads at once."""
 
     name = "aws"
-    pace = Pace(look=5.0, list_busy=10.0, list_calm=60.0, settle=60.0, boot=900.0, parallel_launches=8)
+    pace = Pace(look=5.0, list_busy=10.0, list_calm=60.0, settle=SETTLE_SECONDS, boot=900.0, parallel_launches=8)
 
     def __init__(
         self,
@@ -253,7 +257,7 @@ class AwsProvider:
         self, intent: NodeIntent, offers: Sequence[Offer], store_uri: str, error: ProviderError
     ) -> Launched:
         """This attempt was made before, by a controller with other settings, or its machine is gone: find it.
-        If it does not show for as long as machines may take to, that attempt has bought nothing."""
+        If it does not show for as long as that may take, the attempt has bought nothing."""
         filters = [tagged(tags.NODE, intent.node), tagged(tags.ATTEMPT, str(intent.attempt))]
         for instance in read_instances(self._clients, filters, store_uri):
             found = machine(instance, {}, {})
@@ -263,7 +267,7 @@ class AwsProvider:
             return Launched(instance_id=found.instance_id, offer=(same or [offers[0]])[0], at=at)
         token = self._token(intent, store_uri)
         since = self._mismatched.setdefault(token, self._clock.now())
-        if self._clock.now() - since < self.pace.settle:
+        if self._clock.now() - since < ANOTHERS_SECONDS:
             raise ProviderUnavailable(f"{error}; its machine does not show yet") from error
         raise NoCapacity(f"node {intent.node}: an earlier launch with other settings has bought nothing") from error
 

@@ -37,7 +37,8 @@ class Quota:
 QUOTAS = (
     Quota(code="L-3819A6DF", what="spot G and VT (T4, A10G, L4, L40S)", gpus=True),
     Quota(code="L-DB2E81BA", what="on-demand G and VT", gpus=True),
-    Quota(code="L-7212CCBC", what="spot P2 to P4 (V100, A100)", gpus=True),
+    Quota(code="L-7212CCBC", what="spot P2 to P4 (A100)", gpus=True),
+    Quota(code="L-C4BD4855", what="spot P5 (H100, H200)", gpus=True),
     Quota(code="L-417A185B", what="on-demand P", gpus=True),
     Quota(code="L-34B43A08", what="spot standard (CPU: A, C, D, H, I, M, R, T, Z)", gpus=False),
     Quota(code="L-1216C47A", what="on-demand standard", gpus=False),

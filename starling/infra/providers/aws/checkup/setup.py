@@ -92,6 +92,13 @@ def check_network(clients: AwsClients, stack: StackOutputs) -> Iterator[Finding]
         yield warn("network", f"{stack.vpc}: no way to the internet from {', '.join(cut_off)}", fix)
     else:
         yield ok("network", f"{stack.vpc}: subnets in {zones}")
+    if paying := [place.zone for place in found if place.pays_for_s3]:
+        says = f"from {', '.join(paying)} all data goes through a NAT gateway, which takes about $0.045 for each GB"
+        fix = (
+            f"aws ec2 create-vpc-endpoint --region {clients.region} --vpc-id {stack.vpc} --service-name "
+            f"com.amazonaws.{clients.region}.s3 --route-table-ids TABLES, those of the subnets: it costs nothing"
+        )
+        yield warn("way to S3", says, fix)
 
 
 def check_roles(clients: AwsClients, stack: StackOutputs, name: str) -> Iterator[Finding]:
