@@ -48,7 +48,7 @@ def shunned(facts: Facts, now: float) -> set[OfferKey]:
     at_risk = {
         node.offer.key
         for node in facts.current
-        if node.advised and node.notice is not None and now < node.notice.seen_at + SHUN_SECONDS
+        if node.advised and node.notice is not None and (node.counts or now < node.notice.seen_at + SHUN_SECONDS)
     }
     return came_to_nothing | at_risk
 

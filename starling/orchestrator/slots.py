@@ -76,7 +76,7 @@ def _lost_at(node: NodeFacts, unknown: float) -> float:
     signs = (
         node.ended_at,
         node.intent.terminate.at if node.intent.terminate is not None else None,
-        node.notice.seen_at if node.notice is not None else None,
+        node.notice.seen_at if node.notice is not None and node.announced else None,
         node.status.at
         if node.status is not None and node.status.state in (NodeState.LEAVING, NodeState.ENDED)
         else None,

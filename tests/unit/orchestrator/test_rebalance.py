@@ -48,9 +48,13 @@ def test_where_there_is_nothing_better_nothing_is_bought_at_any_price(folder_sto
     world = world_of(folder_store, A, FULL)
     controller = world.live(world.controller(), 10)
     recommend(world, "sim.0.0")
-    world.live(controller, SHUN_SECONDS - 30)
+    controller = world.live(controller, 2 * SHUN_SECONDS)
     assert world.provider.started == ["sim.0.0"]
     assert world.working() == ["sim.0.0"]
+    world.provider.interrupt("sim.0.0", None)
+    world.live(controller, 30)
+    assert zone_of(world, "sim.0.1") == "a", "patience counts from the loss, not from the recommendation"
+    assert world.intent("sim.0.1").offer.market is Market.SPOT
 
 
 def test_recommendations_that_follow_from_pool_to_pool_buy_no_machine_after_the_other(folder_store: Store) -> None:
@@ -74,6 +78,9 @@ def test_a_replacement_that_is_refused_leaves_the_slot_as_it_is(folder_store: St
     assert world.provider.alive == ["sim.0.0"]
     assert world.working() == ["sim.0.0"]
     world.provider.interrupt("sim.0.0", None)  # it does come true, and now somebody is missing
+    world.provider.set_room(A.key, 0)
+    controller = world.live(controller, 20)
+    assert world.provider.alive == [], "patience counts from the loss"
     world.live(controller, 200)
     (left,) = world.working()
     assert world.intent(left).offer.market is Market.ON_DEMAND
