@@ -14,6 +14,7 @@ from starling.infra.records import Market, Offer, RunRecord
 from starling.orchestrator.deadline import nodes_needed
 from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.provider_sections import AwsSection
+from starling.orchestrator.rests import OfferKey
 from starling.orchestrator.setbacks import shunned
 from starling.orchestrator.slots import Need, Slots, slots_of
 from starling.orchestrator.spec import Spec
@@ -58,9 +59,10 @@ def choose(facts: Facts, slots: Slots, now: float) -> list[Choice]:
     """What each slot in need may be filled with."""
     short = _short_of_deadline(facts, slots, now)
     pins = _pins(facts, slots)
+    bad = shunned(facts, now) if slots.needs else set()
     chosen = []
     for need in slots.needs:
-        choice = _choose(facts, need, pins, short, now)
+        choice = _choose(facts, need, pins, bad, short, now)
         chosen.append(choice)
         if choice.candidates:
             short -= choice.candidates[0].market is Market.ON_DEMAND
@@ -86,15 +88,14 @@ def keeps_device(spec: Spec) -> bool:
     return spec.training is not None and spec.training.exact
 
 
-def _choose(facts: Facts, need: Need, pins: Pins, short: int, now: float) -> Choice:
+def _choose(facts: Facts, need: Need, pins: Pins, bad: set[OfferKey], short: int, now: float) -> Choice:
+    usual = _fitting(facts, Market(facts.spec.nodes.market), pins, bad, or_bad=not need.spare)
     if need.spare:
-        better = _fitting(facts, Market(facts.spec.nodes.market), pins, now, but_shunned=True)
-        return Choice(need=need, candidates=better, why="")
-    usual = _fitting(facts, Market(facts.spec.nodes.market), pins, now)
+        return Choice(need=need, candidates=usual, why="")
     why = _why_full_price(facts.spec, need, short, now)
     # The usual market gets its chance first, however long the slot has been empty without anybody looking.
     if why is not None and (need.holder is not None or not usual):
-        full = _fitting(facts, Market.ON_DEMAND, pins, now)
+        full = _fitting(facts, Market.ON_DEMAND, pins, bad)
         if full:
             return Choice(need=need, candidates=full, why=f"on demand: {why}")
     return Choice(need=need, candidates=usual, why="" if usual else _why_nothing(facts, pins))
@@ -141,12 +142,11 @@ def _pinned_by(spec: Spec, pins: Pins, offer: Offer) -> Pins:
     return replace(pins, zone=offer.zone) if shares_zone(spec) and pins.zone is None else pins
 
 
-def _fitting(facts: Facts, market: Market, pins: Pins, now: float, *, but_shunned: bool = False) -> tuple[Offer, ...]:
-    """`but_shunned`: rather nothing than what is shunned."""
+def _fitting(facts: Facts, market: Market, pins: Pins, bad: set[OfferKey], *, or_bad: bool = True) -> tuple[Offer, ...]:
+    """Best first, without those that are `bad`; `or_bad`: unless there are no others."""
     able = [offer for offer in facts.offers if offer.market is market and offer.key not in facts.resting]
     able = [offer for offer in able if pins.zone in (None, offer.zone) and pins.device in (None, offer.device)]
-    bad = shunned(facts, now)
-    able = [offer for offer in able if offer.key not in bad] or ([] if but_shunned else able)
+    able = [offer for offer in able if offer.key not in bad] or (able if or_bad else [])
     if not able:
         return ()
     # Where no node has decided it yet, the best offer does.

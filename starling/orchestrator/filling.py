@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from starling.infra import layout
@@ -12,6 +13,8 @@ from starling.orchestrator.facts import Facts, NodeFacts
 from starling.orchestrator.limits import authorised_until
 from starling.orchestrator.slots import Need, slots_of
 
+NAMED = 8
+"""So many nodes or slots are named of which the same is said."""
 _STEP_SECONDS = 5.0
 """By how much an authorised time is moved at least ..."""
 _STEP_SHARE = 0.1
@@ -41,10 +44,10 @@ def fill(facts: Facts, now: float) -> Filling:
     due = [node for node in slots.pending if now >= facts.launch_after.get(node.node, 0.0)]
     launches = [Launch(node=node.node) for node in due] + [Launch(node=word.intent.node) for word in asked]
     said = [
-        *(f"{word.intent.node}: {word.reason}" for word in asked),
-        *(f"{node.node} was wanted but not launched" for node in slots.pending),
-        *(f"slot {slot} waits: its last nodes ended soon after they began" for slot in slots.delayed),
-        *_waiting([choice for choice in choices if not choice.candidates and choice.why]),
+        *_together((word.intent.node, word.reason) for word in asked),
+        *_together((node.node, "wanted but not launched") for node in slots.pending),
+        *_together((f"slot {slot} waits", "its last nodes ended soon after they began") for slot in slots.delayed),
+        *_together((f"slot {c.need.slot} waits", c.why) for c in choices if not c.candidates and c.why),
     ]
     authorisations = _authorisations(facts, until, {word.intent.node for word in asked}, now)
     return Filling(actions=(*authorisations, *asked, *launches), said=tuple(said))
@@ -77,15 +80,17 @@ def _ask(facts: Facts, need: Need, intent: NodeIntent, why: str) -> Want | NextA
     return NextAttempt(intent=intent, reason=f"attempt {intent.attempt}, the one before was refused{more}")
 
 
-def _waiting(choices: list[Choice]) -> list[str]:
-    """One line for all slots that wait for the same thing."""
-    slots: dict[str, list[str]] = {}
-    for choice in choices:
-        slots.setdefault(choice.why, []).append(str(choice.need.slot))
-    return [
-        f"slot {which[0]} waits: {why}" if len(which) == 1 else f"slots {', '.join(which)} wait: {why}"
-        for why, which in slots.items()
-    ]
+def _together(said: Iterable[tuple[str, str]]) -> list[str]:
+    """(of whom, what) -> one line for all of whom the same is said."""
+    whom: dict[str, list[str]] = {}
+    for name, what in said:
+        whom.setdefault(what, []).append(name)
+    return [f"{_listed(names)}: {what}" for what, names in whom.items()]
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _why_replace(facts: Facts, chain: tuple[NodeFacts, ...]) -> str:
