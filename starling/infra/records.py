@@ -142,6 +142,13 @@ class Notice(Record):
     """When the machine will be taken; unknown for a rebalance recommendation."""
 
 
+def more_urgent(known: Notice | None, found: Notice) -> Notice:
+    """An announced interruption is never played down to a recommendation; of two alike the first counts."""
+    if known is None or (known.kind is NoticeKind.REBALANCE and found.kind is NoticeKind.INTERRUPTION):
+        return found
+    return known
+
+
 class Progress(Record):
     """How far training is, as the node's local rank 0 knows it."""
 

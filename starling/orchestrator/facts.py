@@ -17,6 +17,7 @@ from starling.infra.records import (
     Offer,
     RunRecord,
     Verdict,
+    more_urgent,
 )
 from starling.orchestrator.needs import NeedFacts, begins_at
 from starling.orchestrator.rests import OfferKey, Rest
@@ -68,9 +69,9 @@ class NodeFacts:
     @property
     def notice(self) -> Notice | None:
         """That it will be taken, or may be: from its agent, or from the provider itself."""
-        if self.status is not None and self.status.notice is not None:
-            return self.status.notice
-        return self.machine.notice if self.machine is not None else None
+        told = self.status.notice if self.status is not None else None
+        found = self.machine.notice if self.machine is not None else None
+        return more_urgent(told, found) if found is not None else told
 
     @property
     def announced(self) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from starling.infra.providers.aws.notices import happening, more_urgent
-from starling.infra.records import Notice, NoticeKind
+from starling.infra.providers.aws.notices import happening
+from starling.infra.records import Notice, NoticeKind, more_urgent
 
 NOW = 1_791_388_830.0
 SENT = 1_791_388_800.0  # 2026-10-07T16:00:00Z

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from starling.infra.records import Market, Notice, NoticeKind
 from starling.infra.store import Store
+from starling.orchestrator.facts import NodeFacts
 from starling.orchestrator.setbacks import SHUN_SECONDS
 from tests.support.offers import on_demand, spot
 from tests.support.simulated_run import SimulatedRun
@@ -107,3 +110,25 @@ def test_a_node_that_does_not_leave_is_ended(folder_store: Store) -> None:
     assert word is not None
     assert "it was asked to leave 900 s ago" in word.reason
     assert world.provider.alive == ["sim.0.1"]
+
+
+def test_an_interruption_that_only_the_provider_knows_of_counts_for_more_than_a_recommendation(
+    folder_store: Store,
+) -> None:
+    """Whichever of the two sources it is from, and whatever the other one said before."""
+    world = world_of(folder_store, A)
+    controller = world.live(world.controller(), 10)
+    status = world.status("sim.0.0")
+    assert status is not None
+    advice, word = (
+        Notice(id=kind, kind=kind, seen_at=world.clock.now(), takes_effect_at=None)
+        for kind in (NoticeKind.REBALANCE, NoticeKind.INTERRUPTION)
+    )
+    for agent, provider in ((advice, word), (word, advice), (None, word), (word, None)):
+        machine = dataclasses.replace(world.provider.machines[0], notice=provider)
+        node = NodeFacts(intent=world.intent("sim.0.0"), status=status.but(notice=agent), machine=machine)
+        assert node.announced
+        assert not node.counts
+    world.provider.announce("sim.0.0", word)
+    world.live(controller, 2)
+    assert world.provider.alive == ["sim.0.0", "sim.0.1"]

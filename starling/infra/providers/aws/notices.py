@@ -20,7 +20,7 @@ from starling.infra.clock import Clock
 from starling.infra.errors import ProviderError
 from starling.infra.imds.times import from_timestamp
 from starling.infra.providers.aws.clients import AwsClients
-from starling.infra.records import Notice, NoticeKind
+from starling.infra.records import Notice, NoticeKind, more_urgent
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -145,13 +145,6 @@ def happening(body: str, now: float) -> Happening | None:
     if kind == _STATE and detail.get("state") in _ENDED:
         return Happening(instance_id=instance_id, at=at)
     return None
-
-
-def more_urgent(known: Notice | None, found: Notice) -> Notice:
-    """An announced interruption is never played down to a recommendation; of two alike the first counts."""
-    if known is None or (known.kind is NoticeKind.REBALANCE and found.kind is NoticeKind.INTERRUPTION):
-        return found
-    return known
 
 
 def _notice(kind: NoticeKind, instance_id: str, at: float, now: float) -> Notice:
