@@ -63,8 +63,7 @@ class Wish:
 def rehearse_verb(wish: Wish, *, keep: bool, as_json: bool) -> int:
     """The exit code: 0 only if every promise was kept."""
     _need_extra()
-    wish = _with_what_the_spec_changes(wish)
-    spec = load_spec(wish.spec_file, [*wish.overrides, "provider.name=aws"])
+    wish, spec = _with_what_the_spec_changes(wish)
     _check(spec, wish.spec_file)
     read_script(wish.script)
     for trace in wish.traces:
@@ -82,15 +81,14 @@ def rehearse_verb(wish: Wish, *, keep: bool, as_json: bool) -> int:
     return 0 if all(outcome.promises.values()) else 1
 
 
-def _with_what_the_spec_changes(wish: Wish) -> Wish:
-    """What was asked for besides counts for more."""
+def _with_what_the_spec_changes(wish: Wish) -> tuple[Wish, Spec]:
+    """And the spec that comes of it. What was asked for besides counts for more."""
     changes = made_smaller(load_spec(wish.spec_file, [*wish.overrides, "provider.name=aws"]))
     changed = dataclasses.replace(wish, overrides=[*changes, *wish.overrides])
     try:
-        load_spec(wish.spec_file, [*changed.overrides, "provider.name=aws"])
+        return changed, load_spec(wish.spec_file, [*changed.overrides, "provider.name=aws"])
     except UsageError as error:
         raise UsageError(f"{wish.spec_file}: rehearsal: these values do not fit:\n{error}") from error
-    return changed
 
 
 def _check(spec: Spec, spec_file: Path) -> None:

@@ -5,7 +5,7 @@ Pure. Nothing is concluded from a machine's absence unless the provider has been
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from starling.infra.providers.base import Machine
@@ -21,6 +21,7 @@ from starling.orchestrator.actions import (
 )
 from starling.orchestrator.facts import Facts, NodeFacts, by_slot
 from starling.orchestrator.ledger import price_now
+from starling.orchestrator.rests import OfferKey
 
 SILENT_SECONDS = 60.0
 """A machine whose agent has not been heard for so long is replaced."""
@@ -39,6 +40,7 @@ def upkeep(facts: Facts, now: float) -> list[Action]:
 
 def _records(facts: Facts, now: float) -> Iterator[Action]:
     """Facts worth writing down."""
+    prices = {offer.key: offer.price_per_hour for offer in facts.offers}
     for node in facts.present:
         machine, intent = node.machine, node.intent
         started = machine.launched_at if machine is not None else None
@@ -46,16 +48,16 @@ def _records(facts: Facts, now: float) -> Iterator[Action]:
             yield RecordLaunched(node=node.node, at=started, instance_id=machine.instance_id, offer=node.offer)
         if gone := _found_gone(facts, node, now):
             yield gone
-        elif (price := _moved_price(facts, node)) is not None:
+        elif (price := _moved_price(node, prices)) is not None:
             yield RecordPrice(node=node.node, at=now, price_per_hour=price)
 
 
-def _moved_price(facts: Facts, node: NodeFacts) -> float | None:
+def _moved_price(node: NodeFacts, prices: Mapping[OfferKey, float]) -> float | None:
     """What a machine on the spot market costs now, if that is worth writing down."""
-    before = price_now(node)
     if not node.up or node.intent.launched_at is None or node.offer.market is not Market.SPOT:
         return None
-    price = next((offer.price_per_hour for offer in facts.offers if offer.key == node.offer.key), before)
+    before = price_now(node)
+    price = prices.get(node.offer.key, before)
     return price if abs(price - before) > PRICE_STEP * before else None
 
 

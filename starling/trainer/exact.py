@@ -63,4 +63,4 @@ class ExactReduction:
     def finish(self) -> tuple[float, dict[str, float]]:
         """Give every rank's model the gradients of the whole batch and the mean of all shards' statistics; return the
         sums of losses and scores. Raises PeerLost, and UsageError: the shards do not agree on an integer buffer."""
-        return self._vector.reduce(self._tree, self._comm, self._scratch, self._shards)
+        return self._vector.reduce(self._tree, self._comm, self._scratch)

@@ -37,7 +37,7 @@ class ShardVector:
         device = next(model.parameters()).device
         self._sums = torch.zeros(1 + MAX_SCORES + SIGNATURE, device=device)
         self._length = padded(sum(part.numel() for part in (*self._parts, self._sums)), world_size)
-        self._share = 1 / shards
+        self._shards, self._share = shards, 1 / shards
         # Each in one piece, with views in the shapes of the buffers.
         self._all_before, self._before = _like(self._buffers, device)
         self._all_statistics, self._statistics = _like(self._buffers, device)
@@ -95,7 +95,7 @@ class ShardVector:
         """Add them to another shard's. Element for element the same sum as of two whole vectors."""
         torch._foreach_add_(self._views(vector), self._pieces())
 
-    def reduce(self, tree: TreeSum, comm: Comm, scratch: Scratch, shards: int) -> tuple[float, dict[str, float]]:
+    def reduce(self, tree: TreeSum, comm: Comm, scratch: Scratch) -> tuple[float, dict[str, float]]:
         """Sum over all ranks' shards, give gradients and the mean of the shards' statistics to the model; return the
         sums of losses and scores. Gradients stay views of the reduced vector. All ranks call it.
 
@@ -106,7 +106,7 @@ class ShardVector:
         signature = self._counters.signature()
         # Once a rank: the shards have left zeros there.
         self._views(tree.blocks[0].sum)[-1][-SIGNATURE:] = torch.tensor(signature)
-        root = comm.reduce_tree(tree.blocks, shards, scratch)
+        root = comm.reduce_tree(tree.blocks, self._shards, scratch)
         *views, sums = self._views(root)
         loss_sum, *rest = sums.tolist()
         self._counters.require_agreement(signature, rest[-SIGNATURE:], comm.world_size)

@@ -73,7 +73,7 @@ class FsdpStepper(Stepper):
                 if counts:
                     batch, weights = shard_batch(step, shard)
                 self._one_pass(step, shard, samples, batch, weights, counts=counts)
-        loss_sum, score_sums = self._vector.reduce(self._tree, self._comm, self._scratch, self.training.virtual_shards)
+        loss_sum, score_sums = self._vector.reduce(self._tree, self._comm, self._scratch)
         return StepResult(loss_sum=loss_sum, score_sums=score_sums, samples=samples)
 
     def _one_pass(
